@@ -1,0 +1,48 @@
+// From planned schedules to native code through the LLVM C API. Knows ir/ and runtime/cnxrt_model.h.
+#ifndef CNX_CODEGEN_CODEGEN_H
+#define CNX_CODEGEN_CODEGEN_H
+#include "../ir/schedule.h"
+
+// What goes into the CnxrtModel besides the programs.
+typedef struct {
+    const char *name, *precision;
+    int channels, height, width, classes;
+    const float *mean, *std;
+    double crop_pct;
+    bool warp;
+    const char *interpolation;
+    const char *class_names; // may be NULL
+    struct CodegenParam { const char *name; Type type; int64_t offset; } *params; // raw blob
+    int nparams;
+    struct CodegenLayer { const char *name, *op, *shape; int64_t params, macs; } *layers;
+    int nlayers;
+    int64_t param_bytes, weight_bytes;
+    const void *embedded;    // prepared weights to embed (weight_bytes), or NULL
+} CodegenModel;
+
+typedef enum { EMIT_EXE, EMIT_SHARED, EMIT_STATIC, EMIT_OBJ, EMIT_LLVM, EMIT_ASM } EmitKind;
+
+typedef struct {
+    const char *out;        // output path (exe, .so, .a, .o, .ll, .s); libraries also get a header
+    EmitKind emit;
+    const char *cc;         // linker driver
+    const char *runtime_dir; // where libcnxrt*.a lie
+    bool time;
+    int opt_level;
+} CodegenOptions;
+
+// Compiles all schedules of one target into opt->out. Errors (no linker, unwritable file) on d.
+bool codegen_build(Arena *a, const CodegenModel *model, Schedule *const *schedules, int n,
+                   const CodegenOptions *opt, Diag *d);
+// LLVM IR or assembly as text (cnxc emit --stage=llvm|asm).
+bool codegen_text(Arena *a, const CodegenModel *model, Schedule *const *schedules, int n,
+                  EmitKind emit, Str *out, Diag *d);
+// The row of the target table that describes this machine's CPU, with cpu and features filled from
+// the host (arena copy), named after the row.
+const Target *codegen_native_target(Arena *a);
+// Compiles one kernel for the host and returns it, or NULL with the reason in *why: for numeric
+// tests and tuning. The code lives until the process ends.
+typedef void (*KernelFn)(void *const *ops, int64_t r0, int64_t r1, int64_t c0, int64_t c1);
+KernelFn codegen_jit_kernel(Arena *a, const Target *t, const KernelSpec *spec, const char **why);
+
+#endif

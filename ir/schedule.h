@@ -1,0 +1,113 @@
+// The schedule IR: which kernel runs on which rows of which buffer, step by step. Pure data; text
+// form beside that of graphs (schedule_print / schedule_parse).
+//
+//   schedule infer target="x86-64-v4" {
+//     buffer b0 "image" input 0 : f32[B,224,224,3]
+//     buffer b1 "stem"  image +0 : f32[B,56,56,40] live 0..3
+//     buffer b2 "stem.cols" scratch +0 bytes 43008
+//     step "stem" image rows 3136/56 cols 40/40 {
+//       gather {h=224, w=224, c=3, kernel=[4,4], stride=[4,4]} (b0, b2 row 192)
+//       gemm {n=40, k=48, mr=8, nr=40, ku=4, epilogue=[bias]} (b2 row 192, b3, b1, b4) "stem" macs 6021120
+//     }
+//   }
+#ifndef CNX_IR_SCHEDULE_H
+#define CNX_IR_SCHEDULE_H
+#include "graph.h"
+#include "target.h"
+
+typedef enum {
+#define KERNEL(name, NAME, operands, attrs, doc) K_##NAME,
+#include "kernels.def"
+    K_COUNT
+} KernelKind;
+
+typedef struct {
+    const char *name;
+    const char *operands; // names, space separated
+    AttrId attrs[12];
+    int nattrs;
+    const char *doc;
+} KernelInfo;
+extern const KernelInfo kernel_info[K_COUNT];
+
+// Words of attribute `epilogue`, in the order of attrs.def.
+typedef enum {
+    EPI_BIAS, EPI_GELU, EPI_GELU_TANH, EPI_SCALE, EPI_ADD, EPI_MUL,
+    EPI_STAT_L2, EPI_STAT_L1, EPI_STAT_MEAN, EPI_SCALE_ROWS,
+} Epilogue;
+
+typedef struct {
+    KernelKind kind;
+    const Attr *attrs; // sorted by id, only those set
+    int nattrs;
+} KernelSpec;
+int64_t spec_int(const KernelSpec *s, AttrId id); // 0 when not set
+double spec_f64(const KernelSpec *s, AttrId id);
+int64_t spec_ints(const KernelSpec *s, AttrId id, int i);
+int spec_epilogue(const KernelSpec *s, const int64_t **words); // count
+int spec_operands(const KernelSpec *s);                        // all, epilogue's included
+const char *spec_print(Arena *a, const KernelSpec *s); // equal text <=> same kernel: the dedup key
+
+// Where a buffer lives. Addresses at run time, B images:
+//   INPUT, OUTPUT   caller's pointer of that port
+//   PARAM           raw parameters in official layout, f32, one blob (prepare only), offset given
+//   WEIGHT          results of prepare, one blob, offset given
+//   FIXED           arena + offset
+//   IMAGE           arena + fixed_bytes + B*offset + image*bytes   (so [B,...] is contiguous)
+//   SCRATCH         per-thread block + offset
+typedef enum { REGION_INPUT, REGION_OUTPUT, REGION_PARAM, REGION_WEIGHT, REGION_FIXED, REGION_IMAGE,
+               REGION_SCRATCH } Region;
+const char *region_name(Region r);
+
+typedef struct {
+    const char *name;
+    Region region;
+    Type type;       // with its batch dimension, if any
+    int64_t bytes;   // per image if the type carries the batch, else in all (SCRATCH: per thread)
+    int port;        // INPUT, OUTPUT
+    int64_t offset;  // -1 until planned (WEIGHT and PARAM too); multiples of 64
+    int first, last; // steps in which it is live (IMAGE, FIXED, SCRATCH)
+} Buffer;
+
+typedef struct {
+    int buffer;
+    int64_t offset;      // bytes into the buffer
+    int64_t row_bytes;   // SCRATCH only: bytes per row, for the bias by r0
+    int64_t block_bytes; // added times the index of the row block (partial statistics); else 0
+} Operand;
+
+typedef struct {
+    KernelSpec spec;
+    const Operand *ops;
+    int nops;
+    const char *label; // layer name for profiles
+    int64_t macs;      // per image (per run in a once step); GEMM and convolution only
+} Call;
+
+// A step runs its calls in order on every unit, units split statically over threads, a barrier
+// after it. Units: for each image (OVER_IMAGE), each row block [r0,r1) of `rows` by `row_block`,
+// each column block of `cols` by `col_block`. OVER_FLAT: rows*B rows of all images as one image.
+// OVER_ONCE: rows only, no batch (prepare, batch-wide finalisers).
+typedef enum { OVER_IMAGE, OVER_FLAT, OVER_ONCE } Over;
+typedef struct {
+    const char *name;
+    Over over;
+    int64_t rows, row_block, cols, col_block;
+    VEC(Call) calls;
+} Step;
+
+typedef struct {
+    Arena *arena;
+    const char *name; // program
+    const Target *target;
+    VEC(Buffer) buffers;
+    VEC(Step) steps;
+    int64_t fixed_bytes, image_bytes, scratch_bytes; // by plan_memory; multiples of 64
+    int64_t weight_bytes, param_bytes;
+} Schedule;
+
+void schedule_print(Str *out, const Schedule *s);
+Schedule *schedule_parse(Arena *a, Diag *d, const char *file, const char *text, size_t n);
+const char *schedule_verify(const Schedule *s); // NULL or the reason
+
+#endif
