@@ -78,6 +78,9 @@ typedef struct CnxrtModel {
     const CnxrtLayer *layers;
     int64_t param_bytes, weight_bytes; // raw blob, prepared blob
     const void *embedded;              // prepared weights inside the artifact, or NULL
+    // The best FMA loop of this target: runs `iterations` rounds of independent vector FMAs in
+    // registers and returns the FLOPs done.
+    double (*peak_loop)(int64_t iterations);
 } CnxrtModel;
 
 #endif

@@ -1,0 +1,84 @@
+// Tensor files (safetensors, PyTorch zip) and the naming schemes of ConvNeXt checkpoints. Used by
+// the runtime to load parameters and by the compiler's `weights` command. All functions return
+// CNXRT_OK or an error status with a message in err; nothing is printed.
+#ifndef CNXRT_WEIGHTS_H
+#define CNXRT_WEIGHTS_H
+#include "cnxrt_model.h"
+#include <stddef.h>
+
+typedef enum {
+    CNXRT_OK = 0,
+    CNXRT_ERROR_IO,      // cannot open, read or write
+    CNXRT_ERROR_FORMAT,  // the file is not what it claims
+    CNXRT_ERROR_MISMATCH, // parameters missing, extra or mis-shaped
+    CNXRT_ERROR_MEMORY,
+    CNXRT_ERROR_ARGUMENT,
+    CNXRT_ERROR_CPU,     // the CPU lacks what the artifact was compiled for
+} CnxrtStatus;
+
+// A message; long lists (every missing tensor) grow it. Zero-initialise, free with cnxrt_error_free.
+typedef struct {
+    char *text; // NULL: none
+} CnxrtError;
+void cnxrt_error_set(CnxrtError *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void cnxrt_error_add(CnxrtError *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void cnxrt_error_free(CnxrtError *e);
+
+typedef struct {
+    const char *name;  // as in the file
+    const char *dtype; // "F32", "F16", "BF16", "I64", ...
+    int rank;
+    int64_t dims[8];
+} CnxrtTensorInfo;
+
+typedef struct CnxrtWeights CnxrtWeights; // an open tensor file (memory-mapped where possible)
+
+CnxrtStatus cnxrt_weights_open(const char *path, CnxrtWeights **out, CnxrtError *err);
+void cnxrt_weights_close(CnxrtWeights *w);
+int cnxrt_weights_count(const CnxrtWeights *w);
+const CnxrtTensorInfo *cnxrt_weights_info(const CnxrtWeights *w, int i);
+// Metadata value of a safetensors file ("classes": newline-separated class names), or NULL.
+const char *cnxrt_weights_metadata(const CnxrtWeights *w, const char *key);
+// Tensor i as row-major f32 (dst holds the product of its dims); strides and dtype resolved.
+CnxrtStatus cnxrt_weights_read(const CnxrtWeights *w, int i, float *dst, CnxrtError *err);
+// "official", "timm", "hf", "mmpretrain", "fcmae" (dense, official names with decoder parts),
+// "fcmae-sparse" (Minkowski), "unknown"; by the names found.
+const char *cnxrt_weights_scheme(const CnxrtWeights *w);
+
+// Fills the raw parameter blob (model->params, f32, official layout) from the file: names are
+// translated, GRN ranks flattened, (o,i,1,1) linears squeezed, Minkowski kernels permuted, fp16 and
+// bf16 widened. Every missing, extra or mis-shaped tensor is listed in err
+// (CNXRT_ERROR_MISMATCH). Optimiser state, EMA copies and FCMAE decoder parts are not "extra".
+CnxrtStatus cnxrt_weights_load(const CnxrtWeights *w, const CnxrtParam *params, int nparams,
+                               void *blob, CnxrtError *err);
+
+// Writing: a safetensors file, atomically (temporary file, fsync, rename).
+typedef struct {
+    const char *name;
+    int rank;
+    int64_t dims[8];
+    const float *data;
+} CnxrtTensor;
+CnxrtStatus cnxrt_safetensors_write(const char *path, const CnxrtTensor *tensors, int n,
+                                    const char *const *metadata, // key, value, ..., NULL
+                                    CnxrtError *err);
+// Rewrites a checkpoint under another scheme's names and shapes: "official", "timm", "hf".
+CnxrtStatus cnxrt_weights_convert(const char *in, const char *out, const char *scheme,
+                                  CnxrtError *err);
+// The seeded value of parameters (see docs/weights.md): deterministic, the same everywhere.
+void cnxrt_seed_weights(const char *name, int rank, const int64_t *dims, uint64_t seed, float *dst);
+
+// .npy files (little-endian, C order; f4 f8 f2 i4 i8 u1 b1 are read, f4 is written).
+typedef struct {
+    int rank;
+    int64_t dims[8];
+    char dtype[4]; // "f4", "i8", ...
+    void *data;    // malloc'ed; cnxrt_npy_free
+} CnxrtNpy;
+CnxrtStatus cnxrt_npy_read(const char *path, CnxrtNpy *out, CnxrtError *err);
+CnxrtStatus cnxrt_npy_read_f32(const char *path, CnxrtNpy *out, CnxrtError *err); // converted
+CnxrtStatus cnxrt_npy_write_f32(const char *path, int rank, const int64_t *dims, const float *data,
+                                CnxrtError *err);
+void cnxrt_npy_free(CnxrtNpy *t);
+
+#endif
