@@ -1,6 +1,6 @@
 // The C ABI of compiled models: create a session from weights, run programs on batches, destroy.
-// No globals; a session may be used by one thread at a time, any number of sessions at once;
-// sessions of one CnxrtWeightsBlob share its prepared weights read-only.
+// No globals; a session may be used by one thread at a time, any number of sessions at once.
+// Prepared weights are read-only: sessions may share them (CnxrtOptions.share), the last one frees.
 #ifndef CNXRT_H
 #define CNXRT_H
 #include "cnxrt_model.h"
@@ -13,6 +13,7 @@ typedef struct {
     int64_t max_batch; // memory is taken for this many images at creation; 0: 1
     const char *weights; // checkpoint path; NULL: the weights embedded in the artifact
     const char *programs; // comma-separated names the session will run; NULL: all but prepare
+    const CnxrtSession *share; // take this session's prepared weights (same model) instead
 } CnxrtOptions;
 
 // Checks the CPU, loads and prepares weights, takes all memory. *out is NULL on error.
@@ -24,8 +25,9 @@ const CnxrtModel *cnxrt_model(const CnxrtSession *s);
 const char *cnxrt_class_names(const CnxrtSession *s);
 const CnxrtProgram *cnxrt_program(const CnxrtModel *m, const char *name); // NULL: absent
 
-// Runs a program on `batch` images (any number: cut into max_batch pieces). inputs/outputs: one
-// pointer per port, channels-last f32; an output may be NULL when not wanted. Takes no memory.
+// Runs a program on `batch` images (any number: cut into max_batch pieces, each a run of its own for
+// statistics over the batch). inputs/outputs: one pointer per port, channels-last f32; an output may
+// be NULL when not wanted. Takes no memory.
 CnxrtStatus cnxrt_run(CnxrtSession *s, const CnxrtProgram *p, int64_t batch,
                       const void *const *inputs, void *const *outputs, CnxrtError *err);
 

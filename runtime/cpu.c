@@ -1,0 +1,78 @@
+// CPUID says what the CPU can do, XGETBV what the operating system saves on a context switch: an
+// instruction may be used only when both agree. Intel SDM vol. 1, 14.3 and 15.2-15.4.
+#include "cpu.h"
+#include <stdbool.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+enum { EAX, EBX, ECX, EDX };
+// Bits of XCR0: SSE and AVX state; those and the three AVX-512 parts; the two AMX parts.
+enum { STATE_NONE = 0, STATE_AVX = 0x6, STATE_AVX512 = 0xe6, STATE_AMX = 0x60000 };
+
+typedef struct {
+    const char *name;
+    unsigned leaf, subleaf;
+    int reg, bit;
+    unsigned state;
+} CpuFeature;
+
+static const CpuFeature cpu_features[] = {
+#define CPU_FEATURE(name, leaf, subleaf, reg, bit, state)                                          \
+    {name, leaf, subleaf, reg, bit, STATE_##state},
+#include "cnxrt_cpu.def"
+#undef CPU_FEATURE
+};
+
+// XCR0, or 0 when the operating system has not enabled XGETBV.
+static uint64_t saved_state(void) {
+    unsigned r[4] = {0};
+    if (!__get_cpuid(1, &r[EAX], &r[EBX], &r[ECX], &r[EDX]) || !(r[ECX] >> 27 & 1)) return 0;
+    unsigned lo = 0, hi = 0;
+    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    return (uint64_t)hi << 32 | lo;
+}
+
+static bool feature_present(const CpuFeature *f, uint64_t state) {
+    unsigned r[4] = {0};
+    if (!__get_cpuid_count(f->leaf, f->subleaf, &r[EAX], &r[EBX], &r[ECX], &r[EDX])) return false;
+    return (r[f->reg] >> f->bit & 1) && (state & f->state) == f->state;
+}
+
+static bool cpu_has(const char *name, size_t n) {
+    uint64_t state = saved_state();
+    for (size_t i = 0; i < sizeof cpu_features / sizeof *cpu_features; i++)
+        if (strlen(cpu_features[i].name) == n && memcmp(cpu_features[i].name, name, n) == 0)
+            return feature_present(&cpu_features[i], state);
+    return false;
+}
+#else
+// Other architectures: only what their base instruction set guarantees is generated.
+static bool cpu_has(const char *name, size_t n) {
+#if defined(__aarch64__)
+    return (n == 4 && memcmp(name, "neon", 4) == 0) || (n == 8 && memcmp(name, "fp-armv8", 8) == 0);
+#else
+    (void)name, (void)n;
+    return false;
+#endif
+}
+#endif
+
+CnxrtStatus cnxrt_cpu_check(const char *target, const char *features, CnxrtError *err) {
+    bool lacking = false;
+    for (const char *p = features; *p;) {
+        size_t n = strcspn(p, ",");
+        if (n && !cpu_has(p, n)) {
+            if (!lacking)
+                cnxrt_error_set(err, "this program was compiled for %s CPUs; this one lacks",
+                                target);
+            cnxrt_error_add(err, "%s %.*s", lacking ? "," : "", (int)n, p);
+            lacking = true;
+        }
+        p += n + (p[n] == ',');
+    }
+    if (!lacking) return CNXRT_OK;
+    cnxrt_error_add(err, " (rebuild with cnxc build --target=native on this machine)");
+    return CNXRT_ERROR_CPU;
+}

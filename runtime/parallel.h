@@ -1,0 +1,24 @@
+// Threads of one program run: a parallel region and the barrier between its steps.
+#ifndef CNXRT_PARALLEL_H
+#define CNXRT_PARALLEL_H
+#include <stdatomic.h>
+#include <stdint.h>
+
+// The state of cnxrt_barrier; one per session, reused by every run. Fields that different threads
+// write lie on different cache lines.
+typedef struct {
+    _Alignas(64) atomic_int arrived;
+    _Alignas(64) atomic_uint phase;
+    _Alignas(64) atomic_int sleepers;
+} CnxrtTeam;
+
+typedef void (*CnxrtTask)(void *user, int64_t thread, int64_t nthreads);
+
+void cnxrt_team_init(CnxrtTeam *t);
+// Calls task on threads 0..n-1 at once, n <= threads (fewer when OpenMP grants fewer; 1 in a build
+// without OpenMP), and returns when all are done.
+void cnxrt_parallel(int threads, CnxrtTask task, void *user);
+// The number of threads to use when none is asked for: OMP_NUM_THREADS or the CPUs of the process.
+int cnxrt_default_threads(void);
+
+#endif

@@ -1,0 +1,33 @@
+// What a session holds. Created and destroyed in session.c, used by engine.c.
+#ifndef CNXRT_SESSION_H
+#define CNXRT_SESSION_H
+#include "cnxrt.h"
+#include "memory.h"
+#include "parallel.h"
+#include "profile.h"
+
+// Prepared weights and what came with them; read-only and counted, so that sessions may share them.
+typedef struct {
+    atomic_int users;
+    void *owned; // NULL: embedded in the artifact
+    const void *data;
+    char *class_names; // of the checkpoint, or NULL
+} CnxrtPrepared;
+
+struct CnxrtSession {
+    CnxrtTeam team;
+    const CnxrtModel *model;
+    char *programs; // as in CnxrtOptions, or NULL
+    int threads;
+    int64_t max_batch;
+    CnxrtPrepared *prepared;
+    char *arena, *scratch, *spare;
+    void **outputs; // as many as any program has
+    const void **inputs;
+    double *profile_rows;
+};
+
+// Runs one program once on all threads. frame: everything but team and profile.
+void cnxrt_frame_run(CnxrtTeam *team, const CnxrtProgram *p, int threads, CnxrtFrame *frame);
+
+#endif
