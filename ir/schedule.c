@@ -1,0 +1,68 @@
+// The kernel table and what can be asked of a KernelSpec.
+#include "schedule.h"
+#include "attr_text.h"
+
+#undef KERNEL
+#define ATTRS(...)                                                                                 \
+    .attrs = {__VA_ARGS__}, .nattrs = (int)(sizeof((AttrId[]){__VA_ARGS__}) / sizeof(AttrId))
+#define KERNEL(name, NAME, operands, attrs, doc) [K_##NAME] = {#name, operands, attrs, doc},
+const KernelInfo kernel_info[K_COUNT] = {
+#include "kernels.def"
+};
+
+static const Attr *spec_attr(const KernelSpec *s, AttrId id) {
+    for (int i = 0; i < s->nattrs; i++)
+        if (s->attrs[i].id == id) return &s->attrs[i];
+    return NULL;
+}
+
+int64_t spec_int(const KernelSpec *s, AttrId id) {
+    const Attr *a = spec_attr(s, id);
+    return a ? a->i : 0;
+}
+
+double spec_f64(const KernelSpec *s, AttrId id) {
+    const Attr *a = spec_attr(s, id);
+    return a ? a->f : 0;
+}
+
+int64_t spec_ints(const KernelSpec *s, AttrId id, int i) {
+    const Attr *a = spec_attr(s, id);
+    return a && i < a->ints.n ? a->ints.v[i] : 0;
+}
+
+int spec_epilogue(const KernelSpec *s, const int64_t **words) {
+    const Attr *a = spec_attr(s, A_epilogue);
+    *words = a ? a->ints.v : NULL;
+    return a ? a->ints.n : 0;
+}
+
+static int epilogue_operands(int64_t word) {
+    return word == EPI_GELU || word == EPI_GELU_TANH ? 0 : 1;
+}
+
+int spec_operands(const KernelSpec *s) {
+    int n = 0;
+    for (const char *p = kernel_info[s->kind].operands; *p; p++)
+        n += *p != ' ' && (p[1] == ' ' || p[1] == '\0');
+    if (s->kind == K_NORM && spec_int(s, A_affine)) n += 2;
+    const int64_t *words;
+    int count = spec_epilogue(s, &words);
+    for (int i = 0; i < count; i++) n += epilogue_operands(words[i]);
+    return n;
+}
+
+const char *spec_print(Arena *a, const KernelSpec *s) {
+    const KernelInfo *k = &kernel_info[s->kind];
+    Str out = {.arena = a};
+    str_add(&out, k->name);
+    text_attrs(&out, &(AttrSchema){"kernel", k->name, k->attrs, k->nattrs}, s->attrs, s->nattrs,
+               true);
+    return str_cstr(&out);
+}
+
+const char *region_name(Region r) {
+    static const char *const names[] = {"input", "output", "param",  "weight",
+                                        "fixed", "image",  "scratch"};
+    return names[r];
+}
