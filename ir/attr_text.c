@@ -36,6 +36,22 @@ void text_string(Str *out, const char *s, size_t n) {
     str_add(out, "\"");
 }
 
+static bool is_plain_name(const char *s) {
+    if (!s || !((*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || *s == '_')) return false;
+    for (; *s; s++)
+        if (!((*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9') ||
+              *s == '_' || *s == '.' || *s == '-'))
+            return false;
+    return true;
+}
+
+void text_name(Str *out, const char *s) {
+    if (is_plain_name(s))
+        str_add(out, s);
+    else
+        text_string(out, s ? s : "", s ? strlen(s) : 0);
+}
+
 static int64_t attr_list_length(const Attr *a) {
     switch (attr_info[a->id].kind) {
     case AK_INTS:

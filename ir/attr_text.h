@@ -17,6 +17,7 @@ typedef struct {
 
 void text_double(Str *out, double x); // parses back to the same value
 void text_string(Str *out, const char *s, size_t n);
+void text_name(Str *out, const char *s); // a string unless it is a plain name
 void text_attr(Str *out, const Attr *a); // name=value
 // " {a=1, b=2}" in schema order, nothing when no attribute is set. skip_zero leaves out scalars
 // that are 0 and empty lists, which mean the same as absent ones.

@@ -3,22 +3,6 @@
 #include "attr_text.h"
 #include "text.h"
 
-static bool is_plain_name(const char *s) {
-    if (!s || !((*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || *s == '_')) return false;
-    for (; *s; s++)
-        if (!((*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9') ||
-              *s == '_' || *s == '.' || *s == '-'))
-            return false;
-    return true;
-}
-
-static void text_name(Str *out, const char *s) {
-    if (is_plain_name(s))
-        str_add(out, s);
-    else
-        text_string(out, s ? s : "", s ? strlen(s) : 0);
-}
-
 static void indent(Str *out, int depth) {
     for (int i = 0; i < depth; i++) str_add(out, "  ");
 }

@@ -108,6 +108,9 @@ typedef struct {
 
 void schedule_print(Str *out, const Schedule *s);
 Schedule *schedule_parse(Arena *a, Diag *d, const char *file, const char *text, size_t n);
+// A file of several schedules with different names; NULL after errors.
+Schedule **schedules_parse(Arena *a, Diag *d, const char *file, const char *text, size_t n,
+                           int *count);
 const char *schedule_verify(const Schedule *s); // NULL or the reason
 
 #endif
