@@ -51,6 +51,10 @@ int cnxrt_library_run(CnxrtLibrary *l, const char *program, int64_t batch, const
 
 const char *cnxrt_library_error(const CnxrtLibrary *l) { return l->error; }
 
+const char *cnxrt_library_class_names(const CnxrtLibrary *l) {
+    return cnxrt_class_names(l->session);
+}
+
 void cnxrt_library_destroy(CnxrtLibrary *l) {
     if (!l) return;
     cnxrt_destroy(l->session);

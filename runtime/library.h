@@ -17,6 +17,7 @@ int cnxrt_library_clone(const CnxrtLibrary *from, int threads, int64_t max_batch
 int cnxrt_library_run(CnxrtLibrary *l, const char *program, int64_t batch, const float *images,
                       float *const *outputs);
 const char *cnxrt_library_error(const CnxrtLibrary *l); // of the last run; "" when it succeeded
-void cnxrt_library_destroy(CnxrtLibrary *l);            // NULL is allowed
+const char *cnxrt_library_class_names(const CnxrtLibrary *l);
+void cnxrt_library_destroy(CnxrtLibrary *l); // NULL is allowed
 
 #endif
