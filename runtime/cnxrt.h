@@ -11,8 +11,10 @@ typedef struct CnxrtSession CnxrtSession;
 typedef struct {
     int threads;       // 0: OMP_NUM_THREADS or all CPUs
     int64_t max_batch; // memory is taken for this many images at creation; 0: 1
-    const char *weights; // checkpoint path; NULL: the weights embedded in the artifact
+    const char *weights; // checkpoint path, or "seed:N" for the values of cnxrt_seed_weights with
+                         // seed N; NULL: the weights embedded in the artifact
     const char *programs; // comma-separated names the session will run; NULL: all but prepare
+    int seeded; // without a path and embedded weights: as "seed:0"
     const CnxrtSession *share; // take this session's prepared weights (same model) instead
 } CnxrtOptions;
 

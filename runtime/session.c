@@ -72,6 +72,26 @@ static CnxrtStatus prepared_load(CnxrtPrepared *p, const CnxrtModel *m, const ch
     return status;
 }
 
+// Seeded values in the place of a checkpoint; `seed` is the decimal number after "seed:".
+static CnxrtStatus prepared_seed(CnxrtPrepared *p, const CnxrtModel *m, const char *seed,
+                                 int threads, CnxrtError *err) {
+    char *end;
+    unsigned long long value = strtoull(seed, &end, 10);
+    if (*seed < '0' || *seed > '9' || *end) {
+        cnxrt_error_set(err, "seed:%s: expected seed:N with a decimal number", seed);
+        return CNXRT_ERROR_ARGUMENT;
+    }
+    char *params = cnxrt_memory_take(m->param_bytes);
+    if (!params) return no_memory(err, "seeded weights", m->param_bytes);
+    for (int i = 0; i < m->nparams; i++) {
+        const CnxrtParam *q = &m->params[i];
+        cnxrt_seed_weights(q->name, q->rank, q->dims, value, (float *)(params + q->offset));
+    }
+    CnxrtStatus status = prepared_compute(p, m, threads, params, err);
+    cnxrt_memory_give(params);
+    return status;
+}
+
 static CnxrtStatus session_weights(CnxrtSession *s, const CnxrtOptions *o, CnxrtError *err) {
     if (o->share) {
         if (o->share->model != s->model) {
@@ -84,11 +104,14 @@ static CnxrtStatus session_weights(CnxrtSession *s, const CnxrtOptions *o, Cnxrt
         return CNXRT_OK;
     }
     if (!(s->prepared = prepared_new())) return no_memory(err, "a session", sizeof(CnxrtPrepared));
+    if (o->weights && strncmp(o->weights, "seed:", 5) == 0)
+        return prepared_seed(s->prepared, s->model, o->weights + 5, s->threads, err);
     if (o->weights) return prepared_load(s->prepared, s->model, o->weights, s->threads, err);
     if (s->model->embedded || s->model->weight_bytes == 0) {
         s->prepared->data = s->model->embedded;
         return CNXRT_OK;
     }
+    if (o->seeded) return prepared_seed(s->prepared, s->model, "0", s->threads, err);
     cnxrt_error_set(err, "model %s has no embedded weights: a checkpoint is needed",
                     s->model->name);
     return CNXRT_ERROR_ARGUMENT;
