@@ -1,0 +1,40 @@
+// Training recipes as data: optimiser, schedule, regularisation and augmentation of one run, with
+// the published ones in models/. Checked here; training programs take their constants from them.
+#ifndef CNX_FRONTEND_RECIPE_H
+#define CNX_FRONTEND_RECIPE_H
+#include "schema.h"
+
+typedef struct {
+    const char *name;
+    Loc loc;
+    int kind;      // 0 pretrain, 1 finetune, 2 train
+    int optimizer; // 0 adamw
+    int loss;      // 0 cross_entropy, 1 bce, 2 masked_mse
+    int precision; // 0 fp32, 1 fp16, 2 bf16
+    double betas[2], eps;
+    double base_lr; // per 256 images of the batch
+    double lr;      // absolute; 0: base_lr * batch / 256
+    double min_lr, weight_decay, clip;
+    int64_t batch;
+    double epochs, warmup_epochs;
+    unsigned no_decay; // bits: 1 vectors (rank 1), 2 bias, 4 scale (grn, layer scale)
+    struct {
+        int kind; // 0 none, 1 single, 2 group
+        double rate;
+    } layer_decay;
+    double drop_path, label_smoothing, mixup, cutmix, mix_switch, ema, head_init_scale;
+    struct {
+        double crop_scale[2], crop_ratio[2], flip, erase;
+        const char *rand_augment; // NULL: none
+        int interpolation;
+    } augment;
+} RecipeSpec;
+
+// Reads `recipes: {NAME: {...}}`; depths of the stages decide whether group decay exists.
+// Appends to out (a VEC(RecipeSpec) member through its parts). Returns false after errors.
+bool recipe_read(Schema *s, const char *name, const Yaml *map, Loc loc, const int64_t *depths,
+                 int nstages, RecipeSpec *out);
+// The field table, for documentation and --help.
+const Field *recipe_fields(int *n);
+
+#endif
