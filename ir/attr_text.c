@@ -228,13 +228,11 @@ static bool parse_word(Lexer *l, AttrId id, int64_t *out) {
         return true;
     }
     if (l->tok.kind == TOK_BAD) return false;
-    int count = 1;
-    for (const char *p = attr_info[id].words; *p; p++) count += *p == '|';
-    for (int i = 0; i < count && i < 32; i++) words[i] = attr_word(id, i);
-    lex_error(l, l->tok.loc, "%s must be one of %s, found %s", name, attr_info[id].words,
+    int count = 0;
+    while (count < 32 && (words[count] = attr_word(id, count))) count++;
+    lex_error(l, l->tok.loc, "%s must be one of %s, found %s", name, attr_words(l->arena, id),
               token_text(l->arena, &l->tok));
-    if (l->tok.kind == TOK_NAME)
-        lex_hint_name(l, l->tok.s, l->tok.n, words, count < 32 ? count : 32);
+    if (l->tok.kind == TOK_NAME) lex_hint_name(l, l->tok.s, l->tok.n, words, count);
     return false;
 }
 

@@ -8,20 +8,26 @@ typedef enum {
 #define ATTR_ENUM(name, words, doc) A_##name,
 #define ATTR_ENUMS(name, words, doc) A_##name,
 #include "attrs.def"
+#undef ATTR
+#undef ATTR_ENUM
+#undef ATTR_ENUMS
     A_COUNT
 } AttrId;
 
-typedef enum { AK_INT, AK_F64, AK_BOOL, AK_STR, AK_INTS, AK_DIMS, AK_DATA, AK_ENUM, AK_ENUMS } AttrKind;
+typedef enum {
+    AK_INT, AK_F64, AK_BOOL, AK_STR, AK_INTS, AK_DIMS, AK_DATA, AK_ENUM, AK_ENUMS,
+} AttrKind;
 
 typedef struct {
     const char *name;
     AttrKind kind;
-    const char *words; // AK_ENUM, AK_ENUMS: "a|b|c"
+    const char *words; // AK_ENUM, AK_ENUMS: each word NUL-terminated, an empty one ends the list
     const char *doc;
 } AttrInfo;
 extern const AttrInfo attr_info[A_COUNT];
 bool attr_id_parse(const char *s, size_t n, AttrId *out);
-const char *attr_word(AttrId id, int index);              // "erf" of approx 0
+const char *attr_word(AttrId id, int index); // "erf" of approx 0; NULL beyond the last
+const char *attr_words(Arena *a, AttrId id); // "erf|tanh", for messages
 int attr_word_index(AttrId id, const char *s, size_t n);  // -1: no such word
 
 typedef struct {
@@ -50,6 +56,7 @@ bool attr_eq(const Attr *x, const Attr *y);
 typedef enum {
 #define OP(name, NAME, lo, hi, results, attrs, traits, grad, doc) OP_##NAME,
 #include "ops.def"
+#undef OP
     OP_COUNT
 } Op;
 

@@ -7,6 +7,7 @@
 typedef enum {
 #define DTYPE(name, NAME, bytes) DT_##NAME,
 #include "dtypes.def"
+#undef DTYPE
     DT_COUNT
 } DType;
 
