@@ -1,0 +1,58 @@
+// The subcommands of cnxc and what they share. Each returns the exit status: 0 done, 1 the input is
+// at fault, 2 wrong usage.
+#ifndef CNX_FRONTEND_CMD_H
+#define CNX_FRONTEND_CMD_H
+#include "../passes/pipeline.h"
+#include "options.h"
+#include "spec.h"
+
+enum { EXIT_DONE = 0, EXIT_INPUT = 1, EXIT_USAGE = 2 };
+
+int cmd_check(Arena *a, int argc, char *const *argv);
+int cmd_emit(Arena *a, int argc, char *const *argv);
+int cmd_opt(Arena *a, int argc, char *const *argv);
+int cmd_eval(Arena *a, int argc, char *const *argv);
+int cmd_build(Arena *a, int argc, char *const *argv);
+int cmd_targets(Arena *a, int argc, char *const *argv);
+int cmd_weights(Arena *a, int argc, char *const *argv);
+
+// ---- shared (cmd_common.c)
+// -----------------------------------------------------------------------
+
+// Parses and handles --help and the count of positional arguments. Returns -1 to go on, else the
+// exit status.
+int cmd_begin(Options *o, Arena *a, const Command *c, int argc, char *const *argv, int lo, int hi);
+
+#define OPTION_SET                                                                                 \
+    {"set", 0, "KEY.PATH=VALUE",                                                                   \
+     "override a field of the spec, e.g. --set=input.channels=4,\n"                                \
+     "--set head.classes=7, --set stages.1.dim=96; may be repeated"}
+#define OPTION_PROGRAMS                                                                            \
+    {"programs", 0, "LIST", "programs of the spec: infer,train,pretrain (default: all it supports)"}
+#define OPTION_TARGET                                                                              \
+    {"target", 0, "ROW", "row of 'cnxc targets', or native (the default: this machine)"}
+#define OPTIONS_PIPELINE                                                                           \
+    {"passes", 0, "LIST", "run just these passes, comma-separated (see 'cnxc opt --help')"},       \
+        {"stop-after", 0, "PASS", "run no pass after this one"},                                   \
+        {"dump", 0, "PASS|all|changed",                                                            \
+         "print the text after that pass, after every pass, or after\n"                            \
+         "those that changed something, to standard error"},                                       \
+        {"time", 0, NULL, "print the seconds each pass took, to standard error"},                  \
+        {"rewrite-limit", 0, "N", "stop rewriting after N rewrites, to bisect a bad one"}
+
+YamlDirs cmd_model_dirs(Arena *a);
+// The spec named by the option's first argument with --set and --programs applied; NULL after
+// errors on d.
+ModelSpec *cmd_spec(const Options *o, Diag *d);
+// --target. NULL after printing the error.
+const Target *cmd_target(const Options *o);
+// Pipeline flags. False after printing the error.
+bool cmd_pipeline_options(const Options *o, PipelineOptions *out);
+// Writes text to -o FILE or standard output. False after printing the error.
+bool cmd_write(const Options *o, const char *text, size_t n);
+// A whole file or, for "-", standard input. NULL after errors on d.
+char *cmd_read(Arena *a, Diag *d, const char *path, size_t *n);
+// "1,234,567"
+const char *cmd_thousands(Arena *a, int64_t v);
+
+#endif

@@ -1,0 +1,121 @@
+// cnxc build: spec -> artifact.
+#include "cmd.h"
+#include "cmd_compile.h"
+#include <time.h>
+#include <unistd.h>
+
+static const Option options[] = {
+    {"output", 'o', "OUT", "the artifact; libraries and objects get a header beside them"},
+    {"emit", 0, "KIND",
+     "exe     a command: info, infer, features, embed, eval, bench (default)\n"
+     "shared  a shared library with its C header\n"
+     "static  an archive with its C header\n"
+     "obj     one object file, to be linked with libcnxrt.a\n"
+     "llvm    LLVM IR\n"
+     "asm     assembly"},
+    {"weights", 'w', "FILE",
+     "prepare this checkpoint now and embed it: the artifact then\n"
+     "needs no --weights (safetensors, .pt or .pth; official, timm,\n"
+     "Hugging Face or mmpretrain names)"},
+    OPTION_TARGET,
+    OPTION_SET,
+    OPTION_PROGRAMS,
+    {"cc", 0, "CC", "linker driver (default: cc)"},
+    {"runtime-dir", 0, "DIR",
+     "where libcnxrt.a is, when it is not where cnxc was built or installed"},
+    {"opt-level", 'O', "N", "LLVM's level, 0 to 3 (default 3)"},
+    OPTIONS_PIPELINE,
+};
+static const Command command = {
+    .name = "build",
+    .usage = "SPEC -o OUT [--emit=KIND] [--weights FILE] [options]",
+    .summary = "compile a spec to an executable, library or object",
+    .help = "SPEC is a file or the name of a model, as for 'cnxc check'. The artifact depends on\n"
+            "nothing but libc, libm and OpenMP. Builds are reproducible: the same spec, weights\n"
+            "and target give the same bytes.",
+    .options = options,
+    .noptions = sizeof options / sizeof *options,
+    .trailer = "Examples:\n"
+               "  cnxc build convnextv2_atto -o atto\n"
+               "  cnxc build convnextv2_tiny -o libtiny.so --emit=shared --weights tiny.pt\n"
+               "  cnxc build my.yaml -o my --set input.channels=4 --set head.classes=7",
+};
+
+static const char *const kind_names[] = {"exe", "shared", "static", "obj", "llvm", "asm"};
+enum { KINDS = sizeof kind_names / sizeof *kind_names };
+
+static int find_kind(const char *name) {
+    for (int i = 0; i < KINDS; i++)
+        if (strcmp(kind_names[i], name) == 0) return i;
+    fprintf(stderr, "cnxc build: error: unknown kind '%s' of --emit\n", name);
+    const char *near = nearest_name(name, kind_names, KINDS);
+    fprintf(stderr, "    hint: %s%s\n",
+            near ? "did you mean " : "exe, shared, static, obj, llvm or asm", near ? near : "");
+    return -1;
+}
+
+static const char *runtime_dir(const Options *o) {
+    const char *given = options_get(o, "runtime-dir", NULL);
+    if (given) return given;
+    bool in_tree = access(CNX_BUILD_LIBDIR "/libcnxrt.a", R_OK) == 0;
+    return in_tree ? CNX_BUILD_LIBDIR : CNX_LIBDIR;
+}
+
+// Programs this version compiles, of those the spec supports.
+static bool check_programs(const Options *o, Diag *d) {
+    const char *asked = options_get(o, "programs", "infer");
+    if (!strstr(asked, "train")) return true;
+    diag_error(d, (Loc){0}, "--programs=%s: train and pretrain are not available in this version",
+               asked);
+    diag_hint(d, "use --programs=infer");
+    return false;
+}
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static bool build(const Options *o, const CodegenOptions *cg, const PipelineOptions *opt,
+                  const Target *target, Diag *d) {
+    double start = seconds();
+    Compiled c;
+    ModelSpec *spec = check_programs(o, d) ? cmd_spec(o, d) : NULL;
+    if (!spec || !compile_spec(&c, spec, target, opt, d)) return false;
+    double planned = seconds();
+    const char *weights = options_get(o, "weights", NULL);
+    if (weights && !compile_embed(&c, weights, d)) return false;
+    double embedded = seconds();
+    if (!codegen_build(o->arena, &c.model, c.pipeline.schedules.v, c.pipeline.schedules.n, cg, d))
+        return false;
+    if (cg->time)
+        fprintf(stderr, "spec and passes %.3f s, weights %.3f s, code %.3f s, total %.3f s\n",
+                planned - start, embedded - planned, seconds() - embedded, seconds() - start);
+    return true;
+}
+
+int cmd_build(Arena *a, int argc, char *const *argv) {
+    Options o;
+    PipelineOptions opt;
+    int status = cmd_begin(&o, a, &command, argc, argv, 1, 1);
+    if (status >= 0) return status;
+    const char *out = options_get(&o, "output", NULL);
+    if (!out) {
+        fprintf(stderr, "cnxc build: error: -o OUT is missing\n");
+        return EXIT_USAGE;
+    }
+    int kind = find_kind(options_get(&o, "emit", "exe"));
+    int64_t level = 3;
+    const Target *target = kind >= 0 ? cmd_target(&o) : NULL;
+    if (!target || !cmd_pipeline_options(&o, &opt) ||
+        !options_int(&o, "opt-level", 0, 3, &level, stderr))
+        return EXIT_USAGE;
+    CodegenOptions cg = {.out = out,
+                         .emit = (EmitKind)kind,
+                         .cc = options_get(&o, "cc", "cc"),
+                         .runtime_dir = runtime_dir(&o),
+                         .time = opt.time,
+                         .opt_level = (int)level};
+    return build(&o, &cg, &opt, target, diag_new(a, stderr)) ? EXIT_DONE : EXIT_INPUT;
+}

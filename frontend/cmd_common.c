@@ -1,0 +1,97 @@
+// What the subcommands share: finding specs, targets, pipeline flags, files.
+#include "cmd.h"
+#include "../codegen/codegen.h"
+#include <errno.h>
+#include <stdlib.h>
+
+int cmd_begin(Options *o, Arena *a, const Command *c, int argc, char *const *argv, int lo, int hi) {
+    if (!options_parse(o, a, c, argc, argv, stderr)) return EXIT_USAGE;
+    if (o->help) {
+        command_help(c, stdout);
+        return EXIT_DONE;
+    }
+    if (o->args.n >= lo && o->args.n <= hi) return -1;
+    fprintf(stderr, "cnxc %s: error: %s\n    hint: usage: cnxc %s %s\n", c->name,
+            o->args.n < lo ? "an argument is missing" : "too many arguments", c->name, c->usage);
+    return EXIT_USAGE;
+}
+
+YamlDirs cmd_model_dirs(Arena *a) {
+    static const char *const dirs[] = {CNX_MODELS_DIR, CNX_DATADIR "/models"};
+    (void)a;
+    return (YamlDirs){dirs, 2};
+}
+
+ModelSpec *cmd_spec(const Options *o, Diag *d) {
+    int n;
+    const char **sets = options_all(o, "set", &n);
+    return spec_load(o->arena, d, o->args.v[0], cmd_model_dirs(o->arena), sets, n,
+                     options_get(o, "programs", NULL));
+}
+
+const Target *cmd_target(const Options *o) {
+    const char *name = options_get(o, "target", "native");
+    if (strcmp(name, "native") == 0) return codegen_native_target(o->arena);
+    const Target *t = target_find(name);
+    if (t) return t;
+    const char **names = NEWN(o->arena, const char *, target_count + 1);
+    for (int i = 0; i < target_count; i++) names[i] = target_table[i].name;
+    fprintf(stderr, "cnxc %s: error: unknown target '%s'\n", o->command->name, name);
+    const char *near = nearest_name(name, names, target_count);
+    if (near) fprintf(stderr, "    hint: did you mean '%s'?\n", near);
+    fprintf(stderr, "    hint: 'cnxc targets' lists them\n");
+    return NULL;
+}
+
+bool cmd_pipeline_options(const Options *o, PipelineOptions *out) {
+    *out = (PipelineOptions){.passes = options_get(o, "passes", NULL),
+                             .stop_after = options_get(o, "stop-after", NULL),
+                             .dump = options_get(o, "dump", NULL),
+                             .stop_level = LEVEL_MEMORY,
+                             .time = options_has(o, "time"),
+                             .rewrite_limit = -1,
+                             .dump_out = stderr};
+    return options_int(o, "rewrite-limit", 0, INT64_MAX, &out->rewrite_limit, stderr);
+}
+
+bool cmd_write(const Options *o, const char *text, size_t n) {
+    const char *path = options_get(o, "output", NULL);
+    FILE *f = path ? fopen(path, "wb") : stdout;
+    bool ok = f && fwrite(text, 1, n, f) == n;
+    if (f && (path ? fclose(f) : fflush(f)) != 0) ok = false;
+    if (!ok)
+        fprintf(stderr, "cnxc %s: error: cannot write '%s': %s\n", o->command->name,
+                path ? path : "standard output", strerror(errno));
+    return ok;
+}
+
+char *cmd_read(Arena *a, Diag *d, const char *path, size_t *n) {
+    enum { LIMIT = 1 << 30 };
+    FILE *f = strcmp(path, "-") ? fopen(path, "rb") : stdin;
+    if (!f) {
+        diag_error(d, (Loc){0}, "cannot open '%s': %s", path, strerror(errno));
+        return NULL;
+    }
+    Str s = {.arena = a};
+    char buf[65536];
+    size_t got;
+    str_add(&s, "");
+    while ((got = fread(buf, 1, sizeof buf, f)) > 0 && s.n < LIMIT) str_addn(&s, buf, got);
+    bool bad = ferror(f) || s.n >= LIMIT;
+    if (f != stdin) fclose(f);
+    *n = s.n;
+    if (!bad) return s.n ? s.s : arena_strdup(a, "");
+    diag_error(d, (Loc){0}, "cannot read '%s': %s", path, strerror(errno));
+    return NULL;
+}
+
+const char *cmd_thousands(Arena *a, int64_t v) {
+    const char *digits = arena_printf(a, "%lld", (long long)v);
+    size_t n = strlen(digits), at = 0;
+    char *out = arena_alloc(a, n + n / 3 + 2);
+    for (size_t i = 0; i < n; i++) {
+        out[at++] = digits[i];
+        if ((n - 1 - i) % 3 == 0 && i + 1 < n) out[at++] = ',';
+    }
+    return out;
+}

@@ -1,0 +1,180 @@
+// Spec -> pipeline -> the model description of an artifact; embedding of prepared weights by the
+// naive evaluator.
+#include "cmd_compile.h"
+#include "../ir/eval.h"
+#include "../runtime/cnxrt_weights.h"
+#include "network.h"
+#include <stdlib.h>
+
+// ---- what the artifact says of itself
+// ------------------------------------------------------------
+
+static const float *to_floats(Arena *a, const double *v, int64_t n) {
+    float *out = NEWN(a, float, n);
+    for (int64_t i = 0; i < n; i++) out[i] = (float)v[i];
+    return out;
+}
+
+static const char *shape_text(Arena *a, Type t) {
+    Str s = {.arena = a};
+    for (int i = 0; i < t.rank; i++)
+        if (!t.d[i].b || t.d[i].c > 1)
+            str_printf(&s, "%s%lld", s.n ? "x" : "", (long long)t.d[i].c);
+    return str_cstr(&s);
+}
+
+// Layers are the labelled nodes of the program as the spec wrote it.
+static void fill_layers(Arena *a, CodegenModel *m, const Graph *g) {
+    m->layers = NEWN(a, struct CodegenLayer, g->nodes.n + 1);
+    for (int i = 0; i < g->nodes.n; i++) {
+        const Node *n = &g->nodes.v[i];
+        if (!n->label || (op_info[n->op].traits & T_LEAF)) continue;
+        struct CodegenLayer *l = &m->layers[m->nlayers++];
+        *l = (struct CodegenLayer){n->label, op_info[n->op].name,
+                                   shape_text(a, graph_type(g, n->first)), 0, node_macs(g, n)};
+        for (int k = 0; k < n->nargs; k++)
+            if (graph_def(g, n->args[k])->op == OP_PARAM)
+                l->params += type_elems_at(graph_type(g, n->args[k]), 1);
+    }
+}
+
+static const Schedule *schedule_find(const Pipeline *p, const char *name) {
+    for (int i = 0; i < p->schedules.n; i++)
+        if (strcmp(p->schedules.v[i]->name, name) == 0) return p->schedules.v[i];
+    return NULL;
+}
+
+// Official names and shapes of the raw blob: PARAM buffers of prepare, shapes from the source.
+static void fill_params(Arena *a, CodegenModel *m, const Graph *source, const Schedule *prepare) {
+    m->params = NEWN(a, struct CodegenParam, source->nodes.n + 1);
+    for (int i = 0; i < source->nodes.n; i++) {
+        const Node *n = &source->nodes.v[i];
+        if (n->op != OP_PARAM) continue;
+        for (int k = 0; k < prepare->buffers.n; k++) {
+            const Buffer *buffer = &prepare->buffers.v[k];
+            if (buffer->region != REGION_PARAM || strcmp(buffer->name, node_str(n, A_name)))
+                continue;
+            m->params[m->nparams++] = (struct CodegenParam){
+                node_str(n, A_name), graph_type(source, n->first), buffer->offset};
+        }
+    }
+}
+
+static void fill_model(Compiled *c, const ModelSpec *spec) {
+    Arena *a = c->pipeline.arena;
+    const InputSpec *in = &spec->input;
+    c->model = (CodegenModel){
+        .name = spec->name,
+        .precision = "fp32",
+        .channels = (int)in->channels,
+        .height = (int)in->height,
+        .width = (int)in->width,
+        .classes = (int)spec->head.classes,
+        .mean = to_floats(a, in->mean, in->channels),
+        .std = to_floats(a, in->std, in->channels),
+        .crop_pct = in->crop_pct,
+        .warp = in->warp,
+        .interpolation = in->interpolation ? "bilinear" : "bicubic",
+    };
+    fill_layers(a, &c->model, c->source);
+    const Schedule *prepare = schedule_find(&c->pipeline, "prepare");
+    if (!prepare) return;
+    fill_params(a, &c->model, c->source, prepare);
+    c->model.param_bytes = prepare->param_bytes;
+    c->model.weight_bytes = prepare->weight_bytes;
+}
+
+bool compile_spec(Compiled *c, const ModelSpec *spec, const Target *target,
+                  const PipelineOptions *opt, Diag *d) {
+    Module *m = spec_module(spec, d);
+    if (!m) return false;
+    *c = (Compiled){.pipeline = {.arena = spec->arena,
+                                 .target = target,
+                                 .module = m,
+                                 .rewrite_limit = opt ? opt->rewrite_limit : -1},
+                    .source = module_find(m, "infer")};
+    if (!c->source) {
+        diag_error(d, (Loc){0}, "programs train and pretrain are not available in this version");
+        diag_hint(d, "use --programs=infer");
+        return false;
+    }
+    if (opt && !pipeline_run(&c->pipeline, opt, d)) return false;
+    fill_model(c, spec);
+    return true;
+}
+
+// ---- embedding
+// -----------------------------------------------------------------------------------
+
+typedef struct {
+    const CodegenModel *model;
+    const char *blob;
+} RawParams;
+
+static const char *raw_param(void *user, const char *name, Type type, Tensor *out) {
+    const RawParams *raw = user;
+    for (int i = 0; i < raw->model->nparams; i++) {
+        const struct CodegenParam *p = &raw->model->params[i];
+        if (strcmp(p->name, name)) continue;
+        *out = (Tensor){.dt = DT_F32, .rank = type.rank, .data = (void *)(raw->blob + p->offset)};
+        for (int k = 0; k < type.rank; k++) out->d[k] = type.d[k].c;
+        return NULL;
+    }
+    return "no such parameter";
+}
+
+static bool load_raw(Compiled *c, const char *path, char *blob, Diag *d) {
+    Arena *a = c->pipeline.arena;
+    const CodegenModel *m = &c->model;
+    CnxrtParam *params = NEWN(a, CnxrtParam, m->nparams + 1);
+    for (int i = 0; i < m->nparams; i++) {
+        params[i] = (CnxrtParam){.name = m->params[i].name,
+                                 .rank = m->params[i].type.rank,
+                                 .offset = m->params[i].offset};
+        for (int k = 0; k < params[i].rank; k++) params[i].dims[k] = m->params[i].type.d[k].c;
+    }
+    CnxrtError err = {0};
+    CnxrtWeights *w = NULL;
+    CnxrtStatus status = cnxrt_weights_open(path, &w, &err);
+    if (status == CNXRT_OK) status = cnxrt_weights_load(w, params, m->nparams, blob, &err);
+    const char *classes = status == CNXRT_OK ? cnxrt_weights_metadata(w, "classes") : NULL;
+    if (classes) c->model.class_names = arena_strdup(a, classes);
+    cnxrt_weights_close(w);
+    if (status != CNXRT_OK) diag_error(d, (Loc){0}, "%s", err.text ? err.text : path);
+    cnxrt_error_free(&err);
+    return status == CNXRT_OK;
+}
+
+// Copies results of prepare to where its schedule keeps them.
+static void place_weights(const Schedule *s, const Graph *g, const Tensor *results, char *blob) {
+    for (int i = 0; i < g->outputs.n; i++) {
+        const Buffer *found = NULL;
+        for (int k = 0; k < s->buffers.n && !found; k++)
+            if (s->buffers.v[k].region == REGION_WEIGHT &&
+                strcmp(s->buffers.v[k].name, g->outputs.v[i].name) == 0)
+                found = &s->buffers.v[k];
+        int64_t bytes = tensor_elems(&results[i]) * (int64_t)sizeof(float);
+        if (!found || found->bytes < bytes)
+            ice((Loc){0}, "prepare's result '%s' has no buffer of %lld bytes", g->outputs.v[i].name,
+                (long long)bytes);
+        memcpy(blob + found->offset, results[i].data, (size_t)bytes);
+    }
+}
+
+bool compile_embed(Compiled *c, const char *weights, Diag *d) {
+    Arena *a = c->pipeline.arena;
+    const Schedule *s = schedule_find(&c->pipeline, "prepare");
+    Graph *g = module_find(c->pipeline.module, "prepare");
+    if (!s || !g) ice((Loc){0}, "no program prepare to embed weights with");
+    char *raw = arena_alloc(a, (size_t)c->model.param_bytes + 64);
+    char *blob = arena_alloc(a, (size_t)c->model.weight_bytes + 64);
+    if (!load_raw(c, weights, raw, d)) return false;
+    RawParams params = {&c->model, raw};
+    EvalContext ctx = {.arena = a, .dt = DT_F32, .batch = 1, .param = raw_param, .user = &params};
+    Tensor *results = NEWN(a, Tensor, g->outputs.n + 1);
+    const char *why = eval_graph(&ctx, g, results);
+    if (why) ice((Loc){0}, "prepare cannot be evaluated: %s", why);
+    place_weights(s, g, results, blob);
+    c->model.embedded = blob;
+    return true;
+}

@@ -1,0 +1,58 @@
+// cnxc opt: passes over IR text.
+#include "cmd.h"
+#include "../ir/text.h"
+
+static const Option options[] = {
+    {"output", 'o', "FILE", "write there instead of standard output"},
+    OPTION_TARGET,
+    OPTIONS_PIPELINE,
+};
+static const Command command = {
+    .name = "opt",
+    .usage = "FILE.ir --passes=a,b [options]",
+    .summary = "run passes over IR text",
+    .help = "Reads programs (ir/README.md describes the language; '-' is standard input), checks\n"
+            "them, runs the passes named in that order and prints the result. Without --passes\n"
+            "the programs are checked and printed as they are. 'cnxc emit' makes such text, and\n"
+            "so does the compiler when it finds a bug of its own.",
+    .options = options,
+    .noptions = sizeof options / sizeof *options,
+    .trailer = "Examples:\n"
+               "  cnxc emit convnextv2_atto -o atto.ir\n"
+               "  cnxc opt atto.ir --passes=simplify,lower-conv --time\n"
+               "  cnxc opt atto.ir --passes=fuse-grn-gelu --rewrite-limit=3",
+};
+
+static bool verify_module(const Module *m, const char *path, Diag *d) {
+    for (int i = 0; i < m->graphs.n; i++) {
+        const char *why = graph_verify(m->graphs.v[i]);
+        if (why) diag_error(d, (Loc){path, 1, 1}, "program %s: %s", m->graphs.v[i]->name, why);
+    }
+    return diag_count(d) == 0;
+}
+
+int cmd_opt(Arena *a, int argc, char *const *argv) {
+    Options o;
+    PipelineOptions opt;
+    int status = cmd_begin(&o, a, &command, argc, argv, 1, 1);
+    if (status >= 0) {
+        if (o.help) {
+            printf("\nPasses:\n");
+            pipeline_help(stdout);
+        }
+        return status;
+    }
+    const Target *target = cmd_target(&o);
+    if (!target || !cmd_pipeline_options(&o, &opt)) return EXIT_USAGE;
+    Diag *d = diag_new(a, stderr);
+    size_t n = 0;
+    const char *path = o.args.v[0];
+    char *text = cmd_read(a, d, path, &n);
+    Module *m = text ? module_parse(a, d, strcmp(path, "-") ? path : "<stdin>", text, n) : NULL;
+    if (!m || !verify_module(m, path, d)) return EXIT_INPUT;
+    Pipeline p = {.arena = a, .target = target, .module = m, .rewrite_limit = opt.rewrite_limit};
+    if (opt.passes && !pipeline_run(&p, &opt, d)) return EXIT_INPUT;
+    Str out = {.arena = a};
+    pipeline_print(&out, &p);
+    return cmd_write(&o, str_cstr(&out), out.n) ? EXIT_DONE : EXIT_INPUT;
+}
