@@ -113,7 +113,9 @@ int64_t graph_macs(const Graph *g);
 int64_t node_macs(const Graph *g, const Node *n);
 
 // ---- type rules (infer.c) ----------------------------------------------------------------------
-// Fills out[0..results); returns NULL or the reason (arena text naming both values).
+// Checks everything about a node to be (op, operands, attributes, types, body), whatever it holds,
+// and fills out[0..results). Returns NULL or the reason (arena text naming both values).
+enum { MAX_RESULTS = 64 }; // room out must have
 const char *infer_node(const Graph *g, const NodeSpec *spec, Type *out);
 
 // ---- verifier (verify.c) -----------------------------------------------------------------------
