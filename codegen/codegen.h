@@ -1,7 +1,9 @@
-// From planned schedules to native code through the LLVM C API. Knows ir/ and runtime/cnxrt_model.h.
+// From planned schedules to native code through the LLVM C API. Knows ir/ and
+// runtime/cnxrt_model.h.
 #ifndef CNX_CODEGEN_CODEGEN_H
 #define CNX_CODEGEN_CODEGEN_H
 #include "../ir/schedule.h"
+#include "../runtime/cnxrt_model.h"
 
 // What goes into the CnxrtModel besides the programs.
 typedef struct {
@@ -12,20 +14,27 @@ typedef struct {
     bool warp;
     const char *interpolation;
     const char *class_names; // may be NULL
-    struct CodegenParam { const char *name; Type type; int64_t offset; } *params; // raw blob
+    struct CodegenParam {
+        const char *name;
+        Type type;
+        int64_t offset;
+    } *params; // raw blob
     int nparams;
-    struct CodegenLayer { const char *name, *op, *shape; int64_t params, macs; } *layers;
+    struct CodegenLayer {
+        const char *name, *op, *shape;
+        int64_t params, macs;
+    } *layers;
     int nlayers;
     int64_t param_bytes, weight_bytes;
-    const void *embedded;    // prepared weights to embed (weight_bytes), or NULL
+    const void *embedded; // prepared weights to embed (weight_bytes), or NULL
 } CodegenModel;
 
 typedef enum { EMIT_EXE, EMIT_SHARED, EMIT_STATIC, EMIT_OBJ, EMIT_LLVM, EMIT_ASM } EmitKind;
 
 typedef struct {
-    const char *out;        // output path (exe, .so, .a, .o, .ll, .s); libraries also get a header
+    const char *out; // output path (exe, .so, .a, .o, .ll, .s); libraries also get a header
     EmitKind emit;
-    const char *cc;         // linker driver
+    const char *cc;          // linker driver
     const char *runtime_dir; // where libcnxrt*.a lie
     bool time;
     int opt_level;
@@ -37,12 +46,24 @@ bool codegen_build(Arena *a, const CodegenModel *model, Schedule *const *schedul
 // LLVM IR or assembly as text (cnxc emit --stage=llvm|asm).
 bool codegen_text(Arena *a, const CodegenModel *model, Schedule *const *schedules, int n,
                   EmitKind emit, Str *out, Diag *d);
+// Compiles a program for this process and returns it: for one thread (0 of 1) and frames without a
+// profile. The schedule's target must be one this CPU can run. NULL with an error on d.
+typedef void (*CodegenRunFn)(const CnxrtFrame *frame, int64_t thread, int64_t nthreads);
+CodegenRunFn codegen_jit_program(Arena *a, const Schedule *s, Diag *d);
+// Runs the program `prepare` at build time: params (raw blob, param_bytes) -> weights
+// (weight_bytes, 64-byte aligned), which CodegenModel.embedded takes.
+bool codegen_prepare(Arena *a, const Schedule *prepare, const void *params, void *weights, Diag *d);
 // The row of the target table that describes this machine's CPU, with cpu and features filled from
-// the host (arena copy), named after the row.
+// the host (arena copy), named after the row; NULL when no row does.
 const Target *codegen_native_target(Arena *a);
 // Compiles one kernel for the host and returns it, or NULL with the reason in *why: for numeric
 // tests and tuning. The code lives until the process ends.
 typedef void (*KernelFn)(void *const *ops, int64_t r0, int64_t r1, int64_t c0, int64_t c1);
 KernelFn codegen_jit_kernel(Arena *a, const Target *t, const KernelSpec *spec, const char **why);
+// The same kernel as an assembly listing (arena text), or NULL with the reason in *why.
+const char *codegen_kernel_asm(Arena *a, const Target *t, const KernelSpec *spec, const char **why);
+// Vector registers spilled and reloaded in the functions of a listing whose names start with
+// `prefix` ("": all).
+int codegen_spills(const char *assembly, const char *prefix);
 
 #endif

@@ -1,0 +1,379 @@
+// The vocabulary of emit.h but its mathematics: functions, integers, loops, vectors, columns.
+#include "emit.h"
+
+static Val intrinsic(Emit *e, const char *name, LLVMTypeRef *types, int ntypes, Val *args,
+                     int nargs) {
+    unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
+    Val fn = LLVMGetIntrinsicDeclaration(e->mod, id, types, (size_t)ntypes);
+    LLVMTypeRef type = LLVMIntrinsicGetType(e->ctx, id, types, (size_t)ntypes);
+    return LLVMBuildCall2(e->b, type, fn, args, (unsigned)nargs, "");
+}
+
+void emit_init(Emit *e, Arena *a, LLVMContextRef ctx, LLVMModuleRef mod, const Target *t) {
+    *e = (Emit){.arena = a, .target = t, .ctx = ctx, .mod = mod};
+    e->b = LLVMCreateBuilderInContext(ctx);
+    e->none = LLVMVoidTypeInContext(ctx);
+    e->i1 = LLVMInt1TypeInContext(ctx);
+    e->i32 = LLVMInt32TypeInContext(ctx);
+    e->i64 = LLVMInt64TypeInContext(ctx);
+    e->f32 = LLVMFloatTypeInContext(ctx);
+    e->ptr = LLVMPointerTypeInContext(ctx, 0);
+    e->lanes = target_lanes(t);
+    e->masks = t->vector_bits == 512;
+}
+
+void emit_free(Emit *e) { LLVMDisposeBuilder(e->b); }
+
+// ---- functions ---------------------------------------------------------------------------------
+static void add_enum_attribute(Emit *e, const char *name) {
+    unsigned kind = LLVMGetEnumAttributeKindForName(name, strlen(name));
+    LLVMAddAttributeAtIndex(e->fn, LLVMAttributeFunctionIndex,
+                            LLVMCreateEnumAttribute(e->ctx, kind, 0));
+}
+
+static void add_text_attribute(Emit *e, const char *key, const char *value) {
+    LLVMAddAttributeAtIndex(e->fn, LLVMAttributeFunctionIndex,
+                            LLVMCreateStringAttribute(e->ctx, key, (unsigned)strlen(key), value,
+                                                      (unsigned)strlen(value)));
+}
+
+Val emit_function(Emit *e, const char *symbol, const LLVMTypeRef *params, int n) {
+    LLVMTypeRef types[16];
+    for (int i = 0; i < n; i++) types[i] = params[i];
+    e->fn = LLVMAddFunction(e->mod, symbol, LLVMFunctionType(e->none, types, (unsigned)n, 0));
+    add_enum_attribute(e, "nounwind");
+    add_text_attribute(e, "target-cpu", e->target->cpu);
+    if (*e->target->features) add_text_attribute(e, "target-features", e->target->features);
+    add_text_attribute(e, "prefer-vector-width",
+                       arena_printf(e->arena, "%d", e->target->vector_bits));
+    LLVMBasicBlockRef entry = LLVMAppendBasicBlockInContext(e->ctx, e->fn, "entry");
+    LLVMPositionBuilderAtEnd(e->b, entry);
+    return e->fn;
+}
+
+Val emit_internal(Emit *e, const char *symbol, const LLVMTypeRef *params, int n) {
+    Val fn = emit_function(e, symbol, params, n);
+    LLVMSetLinkage(fn, LLVMInternalLinkage);
+    add_enum_attribute(e, "noinline");
+    return fn;
+}
+
+void emit_return(Emit *e) { LLVMBuildRetVoid(e->b); }
+
+Val emit_call(Emit *e, Val fn, const Val *args, int n) {
+    Val copy[16];
+    for (int i = 0; i < n; i++) copy[i] = args[i];
+    return LLVMBuildCall2(e->b, LLVMGlobalGetValueType(fn), fn, copy, (unsigned)n, "");
+}
+
+Val emit_stack(Emit *e, LLVMTypeRef type, int64_t count) {
+    LLVMBasicBlockRef here = LLVMGetInsertBlock(e->b);
+    LLVMBasicBlockRef entry = LLVMGetEntryBasicBlock(e->fn);
+    Val first = LLVMGetFirstInstruction(entry);
+    if (first) LLVMPositionBuilderBefore(e->b, first);
+    Val at = LLVMBuildAlloca(e->b, LLVMArrayType2(type, (uint64_t)count), "");
+    LLVMSetAlignment(at, 64);
+    LLVMPositionBuilderAtEnd(e->b, here);
+    return at;
+}
+
+// ---- integers and addresses --------------------------------------------------------------------
+Val emit_i64(Emit *e, int64_t v) { return LLVMConstInt(e->i64, (unsigned long long)v, 1); }
+
+Val emit_iadd(Emit *e, Val x, Val y) { return LLVMBuildNSWAdd(e->b, x, y, ""); }
+
+Val emit_isub(Emit *e, Val x, Val y) { return LLVMBuildNSWSub(e->b, x, y, ""); }
+
+Val emit_imul(Emit *e, Val x, int64_t c) {
+    return c == 1 ? x : LLVMBuildNSWMul(e->b, x, emit_i64(e, c), "");
+}
+
+Val emit_idiv(Emit *e, Val x, int64_t c) {
+    return c == 1 ? x : LLVMBuildUDiv(e->b, x, emit_i64(e, c), "");
+}
+
+Val emit_imod(Emit *e, Val x, int64_t c) { return LLVMBuildURem(e->b, x, emit_i64(e, c), ""); }
+
+Val emit_less(Emit *e, Val x, Val y) { return LLVMBuildICmp(e->b, LLVMIntSLT, x, y, ""); }
+
+Val emit_imin(Emit *e, Val x, Val y) { return LLVMBuildSelect(e->b, emit_less(e, x, y), x, y, ""); }
+
+Val emit_imax(Emit *e, Val x, Val y) { return LLVMBuildSelect(e->b, emit_less(e, x, y), y, x, ""); }
+
+Val emit_at(Emit *e, Val base, Val index) {
+    return LLVMBuildInBoundsGEP2(e->b, e->f32, base, &index, 1, "");
+}
+
+Val emit_at_c(Emit *e, Val base, int64_t index) {
+    return index ? emit_at(e, base, emit_i64(e, index)) : base;
+}
+
+Val emit_ptr(Emit *e, Val table, int i) {
+    Val index = emit_i64(e, i);
+    Val at = LLVMBuildInBoundsGEP2(e->b, e->ptr, table, &index, 1, "");
+    return LLVMBuildLoad2(e->b, e->ptr, at, "");
+}
+
+void emit_prefetch(Emit *e, Val address, bool write, int locality) {
+    Val args[] = {address, LLVMConstInt(e->i32, write, 0),
+                  LLVMConstInt(e->i32, (unsigned)locality, 0), LLVMConstInt(e->i32, 1, 0)};
+    intrinsic(e, "llvm.prefetch", &e->ptr, 1, args, 4);
+}
+
+// ---- control -----------------------------------------------------------------------------------
+static LLVMBasicBlockRef new_block(Emit *e) {
+    return LLVMAppendBasicBlockInContext(e->ctx, e->fn, "");
+}
+
+static Val phi_of(Emit *e, Val v) { return LLVMBuildPhi(e->b, LLVMTypeOf(v), ""); }
+
+Val loop_begin(Emit *e, Loop *l, Val start, Val end, int64_t step, Val *carry, int n) {
+    if (n > MAX_CARRY) ice((Loc){0}, "a loop carries %d values", n);
+    l->before = LLVMGetInsertBlock(e->b);
+    l->body = new_block(e);
+    l->after = new_block(e);
+    l->end = end;
+    l->step = step;
+    l->carry = carry;
+    l->n = n;
+    LLVMBuildCondBr(e->b, emit_less(e, start, end), l->body, l->after);
+    LLVMPositionBuilderAtEnd(e->b, l->body);
+    l->i = phi_of(e, start);
+    LLVMAddIncoming(l->i, &start, &l->before, 1);
+    for (int k = 0; k < n; k++) {
+        l->init[k] = carry[k];
+        l->phi[k] = carry[k] = phi_of(e, carry[k]);
+        LLVMAddIncoming(l->phi[k], &l->init[k], &l->before, 1);
+    }
+    return l->i;
+}
+
+void loop_end(Emit *e, Loop *l) {
+    Val next = emit_iadd(e, l->i, emit_i64(e, l->step));
+    LLVMBasicBlockRef latch = LLVMGetInsertBlock(e->b);
+    LLVMBuildCondBr(e->b, emit_less(e, next, l->end), l->body, l->after);
+    LLVMAddIncoming(l->i, &next, &latch, 1);
+    LLVMPositionBuilderAtEnd(e->b, l->after);
+    for (int k = 0; k < l->n; k++) {
+        Val last = l->carry[k];
+        LLVMAddIncoming(l->phi[k], &last, &latch, 1);
+        l->carry[k] = phi_of(e, last);
+        LLVMAddIncoming(l->carry[k], (Val[]){l->init[k], last},
+                        (LLVMBasicBlockRef[]){l->before, latch}, 2);
+    }
+}
+
+void if_begin(Emit *e, If *f, Val cond, Val *carry, int n) {
+    if (n > MAX_CARRY) ice((Loc){0}, "a branch carries %d values", n);
+    f->from = LLVMGetInsertBlock(e->b);
+    f->carry = carry;
+    f->n = n;
+    for (int k = 0; k < n; k++) f->init[k] = carry[k];
+    LLVMBasicBlockRef then = new_block(e);
+    f->after = new_block(e);
+    LLVMBuildCondBr(e->b, cond, then, f->after);
+    LLVMPositionBuilderAtEnd(e->b, then);
+}
+
+void if_end(Emit *e, If *f) {
+    LLVMBasicBlockRef then = LLVMGetInsertBlock(e->b);
+    LLVMBuildBr(e->b, f->after);
+    LLVMPositionBuilderAtEnd(e->b, f->after);
+    for (int k = 0; k < f->n; k++) {
+        Val v = f->carry[k];
+        f->carry[k] = phi_of(e, v);
+        LLVMAddIncoming(f->carry[k], (Val[]){f->init[k], v}, (LLVMBasicBlockRef[]){f->from, then},
+                        2);
+    }
+}
+
+// ---- vectors -----------------------------------------------------------------------------------
+int emit_pieces(const Emit *e, int64_t n, Piece *out) {
+    int count = 0, off = 0;
+    for (; n - off >= e->lanes; off += e->lanes) out[count++] = (Piece){off, e->lanes, e->lanes, 0};
+    int rest = (int)n - off;
+    if (rest > 0 && e->masks) {
+        int width = 4;
+        while (width < rest) width *= 2;
+        out[count++] = (Piece){off, width, rest, 0};
+        return count;
+    }
+    for (int width = e->lanes / 2; width > 0; width /= 2) {
+        if (!(rest & width)) continue;
+        out[count++] = (Piece){off, width, width, 0};
+        off += width;
+    }
+    return count;
+}
+
+LLVMTypeRef vec_type(Emit *e, int width) { return LLVMVectorType(e->f32, (unsigned)width); }
+
+int vec_width(Val v) { return (int)LLVMGetVectorSize(LLVMTypeOf(v)); }
+
+Val vec_const(Emit *e, int width, double v) {
+    Val c[64];
+    for (int i = 0; i < width; i++) c[i] = LLVMConstReal(e->f32, v);
+    return LLVMConstVector(c, (unsigned)width);
+}
+
+static Val const_indices(Emit *e, const int *index, int n) {
+    Val c[64];
+    for (int i = 0; i < n; i++)
+        c[i] = index[i] < 0 ? LLVMGetPoison(e->i32)
+                            : LLVMConstInt(e->i32, (unsigned long long)index[i], 0);
+    return LLVMConstVector(c, (unsigned)n);
+}
+
+Val vec_splat(Emit *e, int width, Val scalar) {
+    int zero[64] = {0};
+    Val v = LLVMBuildInsertElement(e->b, LLVMGetPoison(vec_type(e, width)), scalar,
+                                   LLVMConstInt(e->i32, 0, 0), "");
+    return LLVMBuildShuffleVector(e->b, v, LLVMGetPoison(vec_type(e, width)),
+                                  const_indices(e, zero, width), "");
+}
+
+Val vec_broadcast(Emit *e, Val at, int width) {
+    Val s = LLVMBuildLoad2(e->b, e->f32, at, "");
+    LLVMSetAlignment(s, 4);
+    return vec_splat(e, width, s);
+}
+
+static Val valid_mask(Emit *e, Piece p) {
+    Val c[64];
+    for (int i = 0; i < p.width; i++) c[i] = LLVMConstInt(e->i1, i < p.valid, 0);
+    return LLVMConstVector(c, (unsigned)p.width);
+}
+
+// llvm.masked.load(ptr, [align,] mask, passthru) and .store(value, ptr, [align,] mask): newer
+// versions of LLVM take the alignment as an attribute of the pointer.
+static Val masked(Emit *e, const char *name, LLVMTypeRef vec, Val *args, int n, int pointer) {
+    LLVMTypeRef types[2] = {vec, e->ptr};
+    unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
+    LLVMTypeRef type = LLVMIntrinsicGetType(e->ctx, id, types, 2);
+    Val list[4];
+    int count = 0;
+    for (int i = 0; i < n; i++) {
+        list[count++] = args[i];
+        if (i == pointer && (int)LLVMCountParamTypes(type) == n + 1)
+            list[count++] = LLVMConstInt(e->i32, 4, 0);
+    }
+    return intrinsic(e, name, types, 2, list, count);
+}
+
+Val vec_load(Emit *e, Val at, Piece p) {
+    LLVMTypeRef type = vec_type(e, p.width);
+    if (p.valid < p.width)
+        return masked(e, "llvm.masked.load", type,
+                      (Val[]){at, valid_mask(e, p), LLVMConstNull(type)}, 3, 0);
+    Val v = LLVMBuildLoad2(e->b, type, at, "");
+    LLVMSetAlignment(v, 4);
+    return v;
+}
+
+void vec_store(Emit *e, Val v, Val at, Piece p) {
+    if (p.valid < p.width) {
+        masked(e, "llvm.masked.store", vec_type(e, p.width), (Val[]){v, at, valid_mask(e, p)}, 3,
+               1);
+        return;
+    }
+    LLVMSetAlignment(LLVMBuildStore(e->b, v, at), 4);
+}
+
+Val vec_widen(Emit *e, Val v, Piece p, int width) {
+    if (p.valid == width) return v;
+    int index[64];
+    for (int i = 0; i < width; i++) index[i] = i < p.valid ? i : p.width;
+    return LLVMBuildShuffleVector(e->b, v, LLVMConstNull(vec_type(e, p.width)),
+                                  const_indices(e, index, width), "");
+}
+
+Val vec_lane(Emit *e, Val v, int lane) {
+    return LLVMBuildExtractElement(e->b, v, LLVMConstInt(e->i32, (unsigned)lane, 0), "");
+}
+
+Val vec_sum(Emit *e, Val v) {
+    int width = vec_width(v), lo[64], hi[64];
+    for (int half = width / 2; half > 0; half /= 2) {
+        for (int i = 0; i < half; i++) lo[i] = i, hi[i] = i + half;
+        Val none = LLVMGetPoison(LLVMTypeOf(v));
+        Val x = LLVMBuildShuffleVector(e->b, v, none, const_indices(e, lo, half), "");
+        Val y = LLVMBuildShuffleVector(e->b, v, none, const_indices(e, hi, half), "");
+        v = emit_fadd(e, x, y);
+    }
+    return vec_lane(e, v, 0);
+}
+
+Val emit_fadd(Emit *e, Val x, Val y) { return LLVMBuildFAdd(e->b, x, y, ""); }
+
+Val emit_fsub(Emit *e, Val x, Val y) { return LLVMBuildFSub(e->b, x, y, ""); }
+
+Val emit_fmul(Emit *e, Val x, Val y) { return LLVMBuildFMul(e->b, x, y, ""); }
+
+Val emit_fdiv(Emit *e, Val x, Val y) { return LLVMBuildFDiv(e->b, x, y, ""); }
+
+Val emit_fma(Emit *e, Val x, Val y, Val z) {
+    if (!e->target->fma) return emit_fadd(e, emit_fmul(e, x, y), z);
+    LLVMTypeRef type = LLVMTypeOf(x);
+    return intrinsic(e, "llvm.fma", &type, 1, (Val[]){x, y, z}, 3);
+}
+
+Val emit_fabs(Emit *e, Val x) {
+    LLVMTypeRef type = LLVMTypeOf(x);
+    return intrinsic(e, "llvm.fabs", &type, 1, &x, 1);
+}
+
+Val emit_sqrt(Emit *e, Val x) {
+    LLVMTypeRef type = LLVMTypeOf(x);
+    return intrinsic(e, "llvm.sqrt", &type, 1, &x, 1);
+}
+
+Val emit_clamp_low(Emit *e, Val x, double lo) {
+    Val c = vec_const(e, vec_width(x), lo);
+    return LLVMBuildSelect(e->b, LLVMBuildFCmp(e->b, LLVMRealOGT, c, x, ""), c, x, "");
+}
+
+Val emit_clamp_high(Emit *e, Val x, double hi) {
+    Val c = vec_const(e, vec_width(x), hi);
+    return LLVMBuildSelect(e->b, LLVMBuildFCmp(e->b, LLVMRealOLT, c, x, ""), c, x, "");
+}
+
+// ---- columns -----------------------------------------------------------------------------------
+static Val full_vectors(Emit *e, Val start, Val end, int unroll, ColumnBody body, void *ctx,
+                        Val *carry, int ncarry) {
+    int64_t step = (int64_t)unroll * e->lanes;
+    Val span = emit_imax(e, emit_isub(e, end, start), emit_i64(e, 0));
+    Val stop = emit_iadd(e, start, emit_imul(e, emit_idiv(e, span, step), step));
+    Loop l;
+    Val col = loop_begin(e, &l, start, stop, step, carry, ncarry);
+    for (int u = 0; u < unroll; u++)
+        body(e, ctx, emit_iadd(e, col, emit_i64(e, u * e->lanes)),
+             (Piece){0, e->lanes, e->lanes, u}, carry);
+    loop_end(e, &l);
+    return stop;
+}
+
+static bool known_zero_span(Val start, Val end) {
+    return LLVMIsAConstantInt(start) && LLVMIsAConstantInt(end) &&
+           LLVMConstIntGetSExtValue(start) >= LLVMConstIntGetSExtValue(end);
+}
+
+void emit_columns(Emit *e, int64_t n, Val c0, Val c1, int unroll, ColumnBody body, void *ctx,
+                  Val *carry, int ncarry) {
+    int64_t full = n / e->lanes * e->lanes;
+    Val end = emit_imin(e, c1, emit_i64(e, full)), start = c0;
+    if (unroll > 1 && !known_zero_span(start, end))
+        start = full_vectors(e, start, end, unroll, body, ctx, carry, ncarry);
+    if (!known_zero_span(start, end)) full_vectors(e, start, end, 1, body, ctx, carry, ncarry);
+    if (full == n) return;
+    Piece pieces[MAX_PIECES];
+    int count = emit_pieces(e, n - full, pieces);
+    If f;
+    bool always = LLVMIsAConstantInt(c1) && LLVMConstIntGetSExtValue(c1) > full;
+    if (!always) if_begin(e, &f, emit_less(e, emit_i64(e, full), c1), carry, ncarry);
+    for (int i = 0; i < count; i++) {
+        int64_t at = full + pieces[i].off;
+        pieces[i].off = 0;
+        body(e, ctx, emit_i64(e, at), pieces[i], carry);
+    }
+    if (!always) if_end(e, &f);
+}

@@ -1,0 +1,125 @@
+// The small vocabulary kernels are written in: constants, addresses, loops in SSA form, vectors of
+// f32 with tails, and the mathematics of activations. Everything is emitted in its final shape; no
+// LLVM pass runs over it.
+//
+// Tails: a row of n floats is cut into Pieces. On targets with 512-bit vectors (and so with masks)
+// the remainder is one piece of the next power of two, masked when it is not full; elsewhere it is
+// cut into powers of two. Extents are static, so no mask is ever computed.
+//
+// Loops carry values: loop_begin replaces each element of `carry` by its phi, the body updates the
+// array, loop_end leaves the values after the loop in it. If works alike.
+#ifndef CNX_CODEGEN_EMIT_H
+#define CNX_CODEGEN_EMIT_H
+#include "../ir/schedule.h"
+#include <llvm-c/Core.h>
+
+typedef LLVMValueRef Val;
+
+typedef struct {
+    Arena *arena;
+    const Target *target;
+    LLVMContextRef ctx;
+    LLVMModuleRef mod;
+    LLVMBuilderRef b;
+    LLVMTypeRef none, i1, i32, i64, f32, ptr;
+    int lanes;  // f32 per vector
+    bool masks; // masked loads and stores are native
+    Val fn;     // function under construction
+} Emit;
+
+// The module must be of the target. emit_free disposes of the builder only.
+void emit_init(Emit *e, Arena *a, LLVMContextRef ctx, LLVMModuleRef mod, const Target *t);
+void emit_free(Emit *e);
+
+// ---- functions ---------------------------------------------------------------------------------
+// Starts void symbol(params...), external; e->fn and the builder are in its first block.
+Val emit_function(Emit *e, const char *symbol, const LLVMTypeRef *params, int n);
+// The same with internal linkage, never inlined.
+Val emit_internal(Emit *e, const char *symbol, const LLVMTypeRef *params, int n);
+void emit_return(Emit *e);
+Val emit_call(Emit *e, Val fn, const Val *args, int n);
+Val emit_stack(Emit *e, LLVMTypeRef type, int64_t count); // 64-byte aligned
+
+// ---- integers and addresses --------------------------------------------------------------------
+Val emit_i64(Emit *e, int64_t v);
+Val emit_iadd(Emit *e, Val x, Val y);
+Val emit_isub(Emit *e, Val x, Val y);
+Val emit_imul(Emit *e, Val x, int64_t c);
+Val emit_idiv(Emit *e, Val x, int64_t c); // x >= 0
+Val emit_imod(Emit *e, Val x, int64_t c); // x >= 0
+Val emit_imin(Emit *e, Val x, Val y);
+Val emit_imax(Emit *e, Val x, Val y);
+Val emit_less(Emit *e, Val x, Val y);
+Val emit_at(Emit *e, Val base, Val index); // &base[index], f32
+Val emit_at_c(Emit *e, Val base, int64_t index);
+Val emit_ptr(Emit *e, Val table, int i); // ((void **)table)[i]
+void emit_prefetch(Emit *e, Val address, bool write, int locality);
+
+// ---- control -----------------------------------------------------------------------------------
+enum { MAX_CARRY = 48 };
+typedef struct {
+    LLVMBasicBlockRef before, body, after;
+    Val i, end;
+    int64_t step;
+    Val *carry;
+    int n;
+    Val phi[MAX_CARRY], init[MAX_CARRY];
+} Loop;
+// for (i = start; i < end; i += step); returns i.
+Val loop_begin(Emit *e, Loop *l, Val start, Val end, int64_t step, Val *carry, int n);
+void loop_end(Emit *e, Loop *l);
+
+typedef struct {
+    LLVMBasicBlockRef from, after;
+    Val *carry;
+    int n;
+    Val init[MAX_CARRY];
+} If;
+void if_begin(Emit *e, If *f, Val cond, Val *carry, int n);
+void if_end(Emit *e, If *f);
+
+// ---- vectors -----------------------------------------------------------------------------------
+typedef struct {
+    int off;   // first element
+    int width; // of the vector: a power of two <= lanes
+    int valid; // elements that exist; the rest of a load is zero
+    int slot;  // position in an unrolled loop (emit_cols), else 0
+} Piece;
+enum { MAX_PIECES = 40 };
+int emit_pieces(const Emit *e, int64_t n, Piece *out);
+LLVMTypeRef vec_type(Emit *e, int width);
+Val vec_const(Emit *e, int width, double v);
+Val vec_splat(Emit *e, int width, Val scalar);
+Val vec_load(Emit *e, Val at, Piece p);
+void vec_store(Emit *e, Val v, Val at, Piece p);
+Val vec_broadcast(Emit *e, Val at, int width);     // splat of the f32 at an address
+Val vec_widen(Emit *e, Val v, Piece p, int width); // elements past valid become zero
+Val vec_sum(Emit *e, Val v);                       // scalar; halves are added, fixed order
+Val vec_lane(Emit *e, Val v, int lane);
+int vec_width(Val v);
+
+Val emit_fadd(Emit *e, Val x, Val y);
+Val emit_fsub(Emit *e, Val x, Val y);
+Val emit_fmul(Emit *e, Val x, Val y);
+Val emit_fdiv(Emit *e, Val x, Val y);
+Val emit_fma(Emit *e, Val x, Val y, Val z); // x*y+z, one rounding where the target has it
+Val emit_fabs(Emit *e, Val x);
+Val emit_sqrt(Emit *e, Val x);
+Val emit_clamp_low(Emit *e, Val x, double lo);  // x < lo ? lo : x; NaN stays
+Val emit_clamp_high(Emit *e, Val x, double hi); // x > hi ? hi : x; NaN stays
+
+// ---- activations (emit_math.c) -----------------------------------------------------------------
+// Absolute error of GELU <= 1e-6; NaN passes, +inf gives +inf, -inf gives about 0, zeros give
+// zeros.
+Val emit_gelu(Emit *e, Val x);
+Val emit_gelu_tanh(Emit *e, Val x);
+// Relative error <= 3e-7 for |x| <= 87; beyond that it saturates.
+Val emit_exp(Emit *e, Val x);
+
+// ---- columns -----------------------------------------------------------------------------------
+// Walks columns [c0,c1) of rows of n: full vectors, `unroll` at a time, then the tail pieces of n
+// when c1 reaches it. body(ctx, first column, piece, carry).
+typedef void (*ColumnBody)(Emit *e, void *ctx, Val col, Piece p, Val *carry);
+void emit_columns(Emit *e, int64_t n, Val c0, Val c1, int unroll, ColumnBody body, void *ctx,
+                  Val *carry, int ncarry);
+#endif

@@ -1,0 +1,125 @@
+// The elementwise program a kernel applies to its result before the store (attribute epilogue), and
+// the table from kernel kinds to emitters.
+#include "kernel.h"
+
+#undef KERNEL
+#define KERNEL(name, NAME, operands, attrs, doc) [K_##NAME] = emit_##name,
+static void (*const emitters[K_COUNT])(Emit *, const KernelSpec *, const char *) = {
+#include "../ir/kernels.def"
+};
+#undef KERNEL
+
+Val emit_kernel(Emit *e, const KernelSpec *spec, const char *symbol) {
+    emitters[spec->kind](e, spec, symbol);
+    return LLVMGetNamedFunction(e->mod, symbol);
+}
+
+KernelArgs kernel_begin(Emit *e, const char *symbol) {
+    LLVMTypeRef params[] = {e->ptr, e->i64, e->i64, e->i64, e->i64};
+    Val fn = emit_function(e, symbol, params, 5);
+    return (KernelArgs){LLVMGetParam(fn, 0), LLVMGetParam(fn, 1), LLVMGetParam(fn, 2),
+                        LLVMGetParam(fn, 3), LLVMGetParam(fn, 4)};
+}
+
+static bool is_stat(int64_t word) {
+    return word == EPI_STAT_L2 || word == EPI_STAT_L1 || word == EPI_STAT_MEAN;
+}
+
+void epilogue_init(Emit *e, EpilogueCode *p, const KernelSpec *spec, Val ops, int operands,
+                   int64_t columns, bool take_bias) {
+    *p = (EpilogueCode){.columns = columns};
+    p->n = spec_epilogue(spec, &p->words);
+    if (p->n > MAX_EPILOGUE) ice((Loc){0}, "an epilogue of %d words", p->n);
+    p->first = take_bias && p->n > 0 && p->words[0] == EPI_BIAS;
+    for (int i = 0; i < p->n; i++)
+        if (p->words[i] != EPI_GELU && p->words[i] != EPI_GELU_TANH)
+            p->at[i] = emit_ptr(e, ops, operands++);
+}
+
+bool epilogue_has_stats(const EpilogueCode *p) {
+    for (int i = 0; i < p->n; i++)
+        if (is_stat(p->words[i])) return true;
+    return false;
+}
+
+static void zero_column(Emit *e, void *ctx, Val col, Piece piece, Val *carry) {
+    (void)carry;
+    vec_store(e, vec_const(e, piece.width, 0), emit_at(e, ctx, col), piece);
+}
+
+void epilogue_zero_stats(Emit *e, const EpilogueCode *p, Val c0, Val c1) {
+    for (int i = 0; i < p->n; i++)
+        if (is_stat(p->words[i]))
+            emit_columns(e, p->columns, c0, c1, 1, zero_column, p->at[i], NULL, 0);
+}
+
+Val epilogue_start(Emit *e, const EpilogueCode *p, Val col, Piece piece) {
+    if (!p->first) return vec_const(e, piece.width, 0);
+    return vec_load(e, emit_at(e, p->at[0], col), piece);
+}
+
+void epilogue_column(Emit *e, const EpilogueCode *p, EpilogueColumn *c, Val col, Piece piece) {
+    *c = (EpilogueColumn){.col = col, .piece = piece};
+    for (int i = p->first; i < p->n; i++)
+        if (p->words[i] == EPI_BIAS || p->words[i] == EPI_SCALE)
+            c->vec[i] = vec_load(e, emit_at(e, p->at[i], col), piece);
+}
+
+static Val add_stat(Emit *e, int64_t word, Val sum, Val v) {
+    if (word == EPI_STAT_L2) return sum ? emit_fma(e, v, v, sum) : emit_fmul(e, v, v);
+    if (word == EPI_STAT_L1) v = emit_fabs(e, v);
+    return sum ? emit_fadd(e, sum, v) : v;
+}
+
+static Val apply_word(Emit *e, const EpilogueCode *p, EpilogueColumn *c, int i, Val v, Val row) {
+    Val at = NULL;
+    switch (p->words[i]) {
+    case EPI_BIAS: return emit_fadd(e, v, c->vec[i]);
+    case EPI_GELU: return emit_gelu(e, v);
+    case EPI_GELU_TANH: return emit_gelu_tanh(e, v);
+    case EPI_SCALE: return emit_fmul(e, v, c->vec[i]);
+    case EPI_ADD:
+    case EPI_MUL:
+        at = emit_at(e, p->at[i], emit_iadd(e, emit_imul(e, row, p->columns), c->col));
+        at = vec_load(e, at, c->piece);
+        return p->words[i] == EPI_ADD ? emit_fadd(e, v, at) : emit_fmul(e, v, at);
+    case EPI_SCALE_ROWS:
+        return emit_fmul(e, v, vec_broadcast(e, emit_at(e, p->at[i], row), c->piece.width));
+    default: c->vec[i] = add_stat(e, p->words[i], c->vec[i], v); return v;
+    }
+}
+
+Val epilogue_apply(Emit *e, const EpilogueCode *p, EpilogueColumn *c, Val v, Val row) {
+    for (int i = p->first; i < p->n; i++) v = apply_word(e, p, c, i, v, row);
+    return v;
+}
+
+void epilogue_column_end(Emit *e, const EpilogueCode *p, EpilogueColumn *c) {
+    for (int i = 0; i < p->n; i++) {
+        if (!is_stat(p->words[i]) || !c->vec[i]) continue;
+        Val at = emit_at(e, p->at[i], c->col);
+        vec_store(e, emit_fadd(e, vec_load(e, at, c->piece), c->vec[i]), at, c->piece);
+    }
+}
+
+typedef struct {
+    Val dst, src;
+} Run;
+
+static void copy_column(Emit *e, void *ctx, Val col, Piece piece, Val *carry) {
+    (void)carry;
+    Run *r = ctx;
+    Val v = r->src ? vec_load(e, emit_at(e, r->src, col), piece) : vec_const(e, piece.width, 0);
+    vec_store(e, v, emit_at(e, r->dst, col), piece);
+}
+
+void emit_run(Emit *e, Val dst, Val src, int64_t n) {
+    Run r = {dst, src};
+    if (n > 16 * e->lanes) {
+        emit_columns(e, n, emit_i64(e, 0), emit_i64(e, n), 4, copy_column, &r, NULL, 0);
+        return;
+    }
+    Piece pieces[MAX_PIECES];
+    int count = emit_pieces(e, n, pieces);
+    for (int i = 0; i < count; i++) copy_column(e, &r, emit_i64(e, pieces[i].off), pieces[i], NULL);
+}

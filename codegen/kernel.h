@@ -1,0 +1,56 @@
+// One emitter per row of kernels.def, and what they share. Private to codegen/.
+#ifndef CNX_CODEGEN_KERNEL_H
+#define CNX_CODEGEN_KERNEL_H
+#include "emit.h"
+
+// Emits the function void symbol(ptr ops, i64 r0, i64 r1, i64 c0, i64 c1) of a kernel, external.
+Val emit_kernel(Emit *e, const KernelSpec *spec, const char *symbol);
+
+#undef KERNEL
+#define KERNEL(name, NAME, operands, attrs, doc)                                                   \
+    void emit_##name(Emit *e, const KernelSpec *spec, const char *symbol);
+#include "../ir/kernels.def"
+#undef KERNEL
+
+typedef struct {
+    Val ops, r0, r1, c0, c1;
+} KernelArgs;
+// Starts the kernel's function.
+KernelArgs kernel_begin(Emit *e, const char *symbol);
+
+// ---- epilogues (epilogue.c) --------------------------------------------------------------------
+enum { MAX_EPILOGUE = 12 };
+// The elementwise program of a kernel. Statistics are summed in registers over the rows of a tile
+// and added to memory per tile and column piece.
+typedef struct {
+    int n; // words
+    const int64_t *words;
+    int first;            // word 0 is a bias the kernel starts its sums from: 1, else 0
+    int64_t columns;      // of the result
+    Val at[MAX_EPILOGUE]; // operand of each word or NULL
+} EpilogueCode;
+// State of one column piece of a tile.
+typedef struct {
+    Val col;
+    Piece piece;
+    Val vec[MAX_EPILOGUE]; // bias, scale: loaded once; statistics: the running sum or NULL
+} EpilogueColumn;
+
+// Loads the operand pointers: those after the `operands` fixed ones in the table `ops`.
+// take_bias: a leading bias is left to the kernel (epilogue_start).
+void epilogue_init(Emit *e, EpilogueCode *p, const KernelSpec *spec, Val ops, int operands,
+                   int64_t columns, bool take_bias);
+bool epilogue_has_stats(const EpilogueCode *p);
+// Zeroes the statistics of columns [c0,c1).
+void epilogue_zero_stats(Emit *e, const EpilogueCode *p, Val c0, Val c1);
+// What sums start from: the bias of these columns or zero.
+Val epilogue_start(Emit *e, const EpilogueCode *p, Val col, Piece piece);
+void epilogue_column(Emit *e, const EpilogueCode *p, EpilogueColumn *c, Val col, Piece piece);
+// The value of (row, c->col..) after the program.
+Val epilogue_apply(Emit *e, const EpilogueCode *p, EpilogueColumn *c, Val v, Val row);
+void epilogue_column_end(Emit *e, const EpilogueCode *p, EpilogueColumn *c);
+
+// Copies n contiguous floats, or writes zeros when src is NULL.
+void emit_run(Emit *e, Val dst, Val src, int64_t n);
+
+#endif

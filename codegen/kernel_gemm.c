@@ -1,0 +1,270 @@
+// out[m,n] = epilogue(a[m,k] * b), b packed in panels [ceil(n/nr)][k][nr].
+//
+// Micro-kernels, one internal function per row count and panel kind, keep rows x nr sums in
+// registers over the whole depth: per k the panel's nr floats are loaded once and each row's a[k]
+// is broadcast. No blocking of k: a panel's slice streams through L1 whatever k is.
+//
+// The kernel cuts its rows evenly into ceil(rows/mr) tiles (49 = 7 x 7, never 6 x 8 + 1). Tiles of
+// mr rows apply the epilogue to their registers; smaller ones write raw sums to a tile on the stack
+// and share one loop over its rows, which keeps the code small.
+//
+// Prefetch: each step of k fetches as much of the next row tile as it consumed of this one (rows
+// are contiguous, so is a tile), and the result's lines are claimed before the sums start.
+#include "kernel.h"
+
+typedef struct {
+    Emit *e;
+    const KernelSpec *spec;
+    const char *symbol;
+    int64_t n, k, nr, mr, ku;
+    bool rows_outer;
+    Val micro[2][64]; // [partial panel][rows]
+    Val tail[2];      // [partial panel]: epilogue of a stack tile
+} Gemm;
+
+enum { MAX_SUMS = 64 };
+
+// A register tile under construction.
+typedef struct {
+    const Gemm *g;
+    int rows, npieces;
+    Piece pieces[MAX_PIECES];
+    Val a, b;           // current pointers
+    Val sums[MAX_SUMS]; // [piece][row]
+} Tile;
+
+// sums += a[., k] b[k, .] for the k-th element from the tile's pointers.
+static void tile_step(Emit *e, Tile *t, Val a, Val b, int k) {
+    const Gemm *g = t->g;
+    Val panel[MAX_PIECES];
+    for (int p = 0; p < t->npieces; p++) {
+        Piece whole = t->pieces[p];
+        whole.valid = whole.width;
+        panel[p] = vec_load(e, emit_at_c(e, b, k * g->nr + whole.off), whole);
+    }
+    for (int r = 0; r < t->rows; r++) {
+        Val s = LLVMBuildLoad2(e->b, e->f32, emit_at_c(e, a, r * g->k + k), "");
+        LLVMSetAlignment(s, 4);
+        for (int p = 0; p < t->npieces; p++) {
+            Val *sum = &t->sums[p * t->rows + r];
+            *sum = emit_fma(e, vec_splat(e, t->pieces[p].width, s), panel[p], *sum);
+        }
+    }
+}
+
+static void prefetch_next_rows(Emit *e, const Gemm *g, Val a, Val k) {
+    int64_t floats = g->mr * g->ku; // consumed per step
+    Val next = emit_at_c(e, a, g->mr * g->k);
+    Val at = emit_at(e, next, emit_imul(e, k, g->mr));
+    for (int64_t f = 0; f < floats; f += 16) emit_prefetch(e, emit_at_c(e, at, f), false, 2);
+}
+
+static void tile_sums(Emit *e, Tile *t) {
+    const Gemm *g = t->g;
+    int64_t body = g->k / g->ku * g->ku;
+    if (body > 0) {
+        Loop l;
+        Val k = loop_begin(e, &l, emit_i64(e, 0), emit_i64(e, body), g->ku, t->sums,
+                           t->npieces * t->rows);
+        Val a = emit_at(e, t->a, k), b = emit_at(e, t->b, emit_imul(e, k, g->nr));
+        if (t->rows == g->mr) prefetch_next_rows(e, g, t->a, k);
+        for (int u = 0; u < g->ku; u++) tile_step(e, t, a, b, u);
+        loop_end(e, &l);
+    }
+    Val a = emit_at_c(e, t->a, body), b = emit_at_c(e, t->b, body * g->nr);
+    for (int u = 0; u < g->k - body; u++) tile_step(e, t, a, b, u);
+}
+
+static void prefetch_result(Emit *e, const Tile *t, Val out, Val row, Val col) {
+    const Gemm *g = t->g;
+    Val at = emit_at(e, out, emit_iadd(e, emit_imul(e, row, g->n), col));
+    int64_t width = t->pieces[t->npieces - 1].off + t->pieces[t->npieces - 1].valid;
+    for (int r = 0; r < t->rows; r++)
+        for (int64_t f = 0; f < width; f += 16)
+            emit_prefetch(e, emit_at_c(e, at, r * g->n + f), true, 3);
+}
+
+// The epilogue on registers, then the store.
+static void tile_finish(Emit *e, Tile *t, const EpilogueCode *epi, Val out, Val row, Val col) {
+    const Gemm *g = t->g;
+    for (int p = 0; p < t->npieces; p++) {
+        Val c = emit_iadd(e, col, emit_i64(e, t->pieces[p].off));
+        EpilogueColumn ec;
+        epilogue_column(e, epi, &ec, c, t->pieces[p]);
+        for (int r = 0; r < t->rows; r++) {
+            Val rr = emit_iadd(e, row, emit_i64(e, r));
+            Val v = epilogue_apply(e, epi, &ec, t->sums[p * t->rows + r], rr);
+            Val at = emit_at(e, out, emit_iadd(e, emit_imul(e, rr, g->n), c));
+            vec_store(e, v, at, t->pieces[p]);
+        }
+        epilogue_column_end(e, epi, &ec);
+    }
+}
+
+// void micro(a, b, ops, tile, row, col): a at the first row, b at the panel.
+static Val emit_micro(Gemm *g, int rows, bool partial) {
+    Emit *e = g->e;
+    LLVMTypeRef params[] = {e->ptr, e->ptr, e->ptr, e->ptr, e->i64, e->i64};
+    const char *name = arena_printf(e->arena, "%s.%dx%s", g->symbol, rows, partial ? "tail" : "nr");
+    Val fn = emit_internal(e, name, params, 6);
+    Tile t = {.g = g, .rows = rows, .a = LLVMGetParam(fn, 0), .b = LLVMGetParam(fn, 1)};
+    Val ops = LLVMGetParam(fn, 2), row = LLVMGetParam(fn, 4), col = LLVMGetParam(fn, 5);
+    t.npieces = emit_pieces(e, partial ? g->n % g->nr : g->nr, t.pieces);
+    if (t.npieces * rows > MAX_CARRY) ice((Loc){0}, "a GEMM tile of %d sums", t.npieces * rows);
+    bool whole = rows == g->mr;
+    EpilogueCode epi;
+    epilogue_init(e, &epi, g->spec, ops, 3, g->n, true);
+    Val out = emit_ptr(e, ops, 2);
+    if (whole) prefetch_result(e, &t, out, row, col);
+    for (int p = 0; p < t.npieces; p++) {
+        Val start =
+            epilogue_start(e, &epi, emit_iadd(e, col, emit_i64(e, t.pieces[p].off)), t.pieces[p]);
+        for (int r = 0; r < rows; r++) t.sums[p * rows + r] = start;
+    }
+    tile_sums(e, &t);
+    if (whole)
+        tile_finish(e, &t, &epi, out, row, col);
+    else
+        for (int p = 0; p < t.npieces; p++)
+            for (int r = 0; r < rows; r++)
+                vec_store(e, t.sums[p * rows + r],
+                          emit_at_c(e, LLVMGetParam(fn, 3), r * g->nr + t.pieces[p].off),
+                          (Piece){0, t.pieces[p].width, t.pieces[p].width, 0});
+    emit_return(e);
+    return fn;
+}
+
+// void tail(tile, ops, row, col, rows): the epilogue of a tile in memory, row by row.
+static Val emit_tile_tail(Gemm *g, bool partial) {
+    Emit *e = g->e;
+    LLVMTypeRef params[] = {e->ptr, e->ptr, e->i64, e->i64, e->i64};
+    const char *name = arena_printf(e->arena, "%s.rows%s", g->symbol, partial ? ".tail" : "");
+    Val fn = emit_internal(e, name, params, 5);
+    Val tile = LLVMGetParam(fn, 0), ops = LLVMGetParam(fn, 1), row = LLVMGetParam(fn, 2);
+    Tile t = {.g = g, .rows = 1};
+    t.npieces = emit_pieces(e, partial ? g->n % g->nr : g->nr, t.pieces);
+    EpilogueCode epi;
+    epilogue_init(e, &epi, g->spec, ops, 3, g->n, true);
+    Val out = emit_ptr(e, ops, 2);
+    Loop l;
+    Val r = loop_begin(e, &l, emit_i64(e, 0), LLVMGetParam(fn, 4), 1, NULL, 0);
+    for (int p = 0; p < t.npieces; p++)
+        t.sums[p] = vec_load(
+            e, emit_at(e, tile, emit_iadd(e, emit_imul(e, r, g->nr), emit_i64(e, t.pieces[p].off))),
+            (Piece){0, t.pieces[p].width, t.pieces[p].width, 0});
+    tile_finish(e, &t, &epi, out, emit_iadd(e, row, r), LLVMGetParam(fn, 3));
+    loop_end(e, &l);
+    emit_return(e);
+    return fn;
+}
+
+// What the loops of the kernel share.
+typedef struct {
+    Gemm *g;
+    Val ops, a, b, tile, tiles, share, extra, r0;
+} Walk;
+
+static void call_micro(Emit *e, const Walk *w, Val row, Val rows, Val col, bool partial) {
+    const Gemm *g = w->g;
+    Val a = emit_at(e, w->a, emit_imul(e, row, g->k));
+    Val b = emit_at(e, w->b, emit_imul(e, col, g->k));
+    Val args[] = {a, b, w->ops, w->tile, row, col};
+    LLVMBasicBlockRef done = LLVMAppendBasicBlockInContext(e->ctx, e->fn, "");
+    LLVMBasicBlockRef tail = LLVMAppendBasicBlockInContext(e->ctx, e->fn, "");
+    LLVMBasicBlockRef whole = LLVMAppendBasicBlockInContext(e->ctx, e->fn, "");
+    Val sw = LLVMBuildSwitch(e->b, rows, whole, (unsigned)g->mr);
+    for (int64_t r = 1; r < g->mr; r++) {
+        LLVMBasicBlockRef block = LLVMAppendBasicBlockInContext(e->ctx, e->fn, "");
+        LLVMAddCase(sw, emit_i64(e, r), block);
+        LLVMPositionBuilderAtEnd(e->b, block);
+        emit_call(e, g->micro[partial][r], args, 6);
+        LLVMBuildBr(e->b, tail);
+    }
+    LLVMPositionBuilderAtEnd(e->b, tail);
+    emit_call(e, g->tail[partial], (Val[]){w->tile, w->ops, row, col, rows}, 5);
+    LLVMBuildBr(e->b, done);
+    LLVMPositionBuilderAtEnd(e->b, whole);
+    emit_call(e, g->micro[partial][g->mr], args, 6);
+    LLVMBuildBr(e->b, done);
+    LLVMPositionBuilderAtEnd(e->b, done);
+}
+
+// Row tile i: the first `extra` tiles have one row more than `share`.
+static Val tile_rows(Emit *e, const Walk *w, Val i, Val *row) {
+    *row = emit_iadd(
+        e, w->r0, emit_iadd(e, LLVMBuildNSWMul(e->b, i, w->share, ""), emit_imin(e, i, w->extra)));
+    Val more = LLVMBuildZExt(e->b, emit_less(e, i, w->extra), e->i64, "");
+    return emit_iadd(e, w->share, more);
+}
+
+static void walk_rows(Emit *e, const Walk *w, Val col, bool partial) {
+    Loop l;
+    Val row, i = loop_begin(e, &l, emit_i64(e, 0), w->tiles, 1, NULL, 0);
+    Val rows = tile_rows(e, w, i, &row);
+    call_micro(e, w, row, rows, col, partial);
+    loop_end(e, &l);
+}
+
+// Panels [c0,c1): whole ones in a loop, then the partial one. With the rows outside, `row` and
+// `rows` are those of the current tile; with the panels outside, all tiles are walked per panel.
+static void walk_panels(Emit *e, const Walk *w, Val c0, Val c1, Val row, Val rows) {
+    const Gemm *g = w->g;
+    int64_t full = g->n / g->nr * g->nr;
+    for (int partial = 0; partial < 2; partial++) {
+        if (partial && full == g->n) break;
+        Loop l;
+        Val from = partial ? emit_i64(e, full) : c0;
+        Val to = partial ? c1 : emit_imin(e, c1, emit_i64(e, full));
+        Val col = loop_begin(e, &l, from, to, g->nr, NULL, 0);
+        if (row)
+            call_micro(e, w, row, rows, col, partial);
+        else
+            walk_rows(e, w, col, partial);
+        loop_end(e, &l);
+    }
+}
+
+static void emit_walk(Gemm *g) {
+    Emit *e = g->e;
+    KernelArgs k = kernel_begin(e, g->symbol);
+    Walk w = {.g = g, .ops = k.ops, .r0 = k.r0};
+    w.tile = emit_stack(e, e->f32, g->mr * g->nr);
+    EpilogueCode epi;
+    epilogue_init(e, &epi, g->spec, k.ops, 3, g->n, true);
+    epilogue_zero_stats(e, &epi, k.c0, k.c1);
+    w.a = emit_ptr(e, k.ops, 0);
+    w.b = emit_ptr(e, k.ops, 1);
+    Val count = emit_isub(e, k.r1, k.r0);
+    w.tiles = emit_idiv(e, emit_iadd(e, count, emit_i64(e, g->mr - 1)), g->mr);
+    Val divisor = emit_imax(e, w.tiles, emit_i64(e, 1));
+    w.share = LLVMBuildUDiv(e->b, count, divisor, "");
+    w.extra = LLVMBuildURem(e->b, count, divisor, "");
+    if (g->rows_outer) {
+        Loop l;
+        Val row, i = loop_begin(e, &l, emit_i64(e, 0), w.tiles, 1, NULL, 0);
+        Val rows = tile_rows(e, &w, i, &row);
+        walk_panels(e, &w, k.c0, k.c1, row, rows);
+        loop_end(e, &l);
+    } else {
+        walk_panels(e, &w, k.c0, k.c1, NULL, NULL);
+    }
+    emit_return(e);
+}
+
+void emit_gemm(Emit *e, const KernelSpec *spec, const char *symbol) {
+    Gemm g = {.e = e, .spec = spec, .symbol = symbol};
+    g.n = spec_int(spec, A_n);
+    g.k = spec_int(spec, A_k);
+    g.nr = spec_int(spec, A_nr);
+    g.mr = spec_int(spec, A_mr);
+    g.ku = spec_int(spec, A_ku) > 0 ? spec_int(spec, A_ku) : 1;
+    g.rows_outer = spec_int(spec, A_order) == 0;
+    if (g.mr >= 64) ice((Loc){0}, "a GEMM tile of %d rows", (int)g.mr);
+    for (int partial = 0; partial < 2; partial++) {
+        if (partial ? g.n % g.nr == 0 : g.n < g.nr) continue;
+        for (int rows = 1; rows <= g.mr; rows++)
+            g.micro[partial][rows] = emit_micro(&g, rows, partial);
+        g.tail[partial] = g.mr > 1 ? emit_tile_tail(&g, partial) : NULL;
+    }
+    emit_walk(&g);
+}

@@ -1,0 +1,274 @@
+// Layer normalisation of rows and patchify (gather), which may normalise the pixels it copies.
+//
+// Rows are normalised in groups of as many as a vector has lanes. Per group: one sweep leaves a
+// vector of partial sums per row on the stack; a transposing tree turns these vectors into one
+// vector of row sums, so that mean, variance and 1/sqrt cost one vector operation a group; a second
+// sweep gathers squared deviations the same way; a third writes (x - mean) / sqrt(var + eps). The
+// group lies in L1 meanwhile. Both statistics are two-pass: no cancellation.
+#include "kernel.h"
+
+// Where virtual row i is read and written.
+typedef struct NormRows NormRows;
+struct NormRows {
+    int64_t n;
+    double eps;
+    Val gamma, beta; // or NULL
+    void *user;
+    Val (*source)(Emit *e, const NormRows *rows, Val i);
+    Val (*result)(Emit *e, const NormRows *rows, Val i);
+};
+
+typedef struct {
+    const NormRows *rows;
+    Val src, dst, mean, rstd;
+} NormRow;
+
+enum { SUMS = 4 };
+
+static void add_column(Emit *e, void *ctx, Val col, Piece p, Val *sums) {
+    NormRow *r = ctx;
+    Val v = vec_widen(e, vec_load(e, emit_at(e, r->src, col), p), p, e->lanes);
+    sums[p.slot] = emit_fadd(e, sums[p.slot], v);
+}
+
+static void add_deviation(Emit *e, void *ctx, Val col, Piece p, Val *sums) {
+    NormRow *r = ctx;
+    Val v = emit_fsub(e, vec_load(e, emit_at(e, r->src, col), p), vec_splat(e, p.width, r->mean));
+    v = vec_widen(e, v, p, e->lanes);
+    sums[p.slot] = emit_fma(e, v, v, sums[p.slot]);
+}
+
+static void write_column(Emit *e, void *ctx, Val col, Piece p, Val *carry) {
+    (void)carry;
+    NormRow *r = ctx;
+    Val v = emit_fsub(e, vec_load(e, emit_at(e, r->src, col), p), vec_splat(e, p.width, r->mean));
+    v = emit_fmul(e, v, vec_splat(e, p.width, r->rstd));
+    if (r->rows->gamma)
+        v = emit_fma(e, v, vec_load(e, emit_at(e, r->rows->gamma, col), p),
+                     vec_load(e, emit_at(e, r->rows->beta, col), p));
+    vec_store(e, v, emit_at(e, r->dst, col), p);
+}
+
+// The columns of one row: short rows without a loop.
+static void row_columns(Emit *e, int64_t n, ColumnBody body, NormRow *row, Val *sums, int nsums) {
+    int64_t vectors = n / e->lanes;
+    if (vectors > 12) {
+        emit_columns(e, n, emit_i64(e, 0), emit_i64(e, n), SUMS, body, row, sums, nsums);
+        return;
+    }
+    Piece pieces[MAX_PIECES];
+    int count = emit_pieces(e, n, pieces);
+    for (int i = 0; i < count; i++) {
+        Val col = emit_i64(e, pieces[i].off);
+        Piece p = {0, pieces[i].width, pieces[i].valid, i % SUMS};
+        body(e, row, col, p, sums);
+    }
+}
+
+// One vector whose lane i is the sum of the lanes of v[i]; v has as many vectors as lanes. Each
+// step halves the vectors: lane segments of length 2h of v[i] and v[i+h] fold to length h, side by
+// side.
+static Val transpose_sum(Emit *e, Val *v, int lanes) {
+    for (int m = lanes; m > 1; m /= 2) {
+        int h = m / 2;
+        Val lo[64], hi[64];
+        for (int l = 0; l < lanes; l++) {
+            int segment = l / h, at = segment / 2 * m + l % h + (segment % 2) * lanes;
+            lo[l] = LLVMConstInt(e->i32, (unsigned)at, 0);
+            hi[l] = LLVMConstInt(e->i32, (unsigned)(at + h), 0);
+        }
+        Val lo_mask = LLVMConstVector(lo, (unsigned)lanes);
+        Val hi_mask = LLVMConstVector(hi, (unsigned)lanes);
+        for (int i = 0; i < h; i++) {
+            Val x = LLVMBuildShuffleVector(e->b, v[i], v[i + h], lo_mask, "");
+            Val y = LLVMBuildShuffleVector(e->b, v[i], v[i + h], hi_mask, "");
+            v[i] = emit_fadd(e, x, y);
+        }
+    }
+    return v[0];
+}
+
+// Stack space of a group: partial sums [lanes][lanes], means [lanes], factors [lanes].
+typedef struct {
+    Val partial, mean, rstd;
+} Group;
+
+static Val scalar_load(Emit *e, Val base, Val i) {
+    Val s = LLVMBuildLoad2(e->b, e->f32, emit_at(e, base, i), "");
+    LLVMSetAlignment(s, 4);
+    return s;
+}
+
+// One sweep over the rows [first, first+count): per row, partial sums of `body` to the stack.
+static void group_sums(Emit *e, const NormRows *rows, const Group *g, Val first, Val count,
+                       ColumnBody body, bool centred) {
+    Loop l;
+    Val r = loop_begin(e, &l, emit_i64(e, 0), count, 1, NULL, 0);
+    NormRow row = {.rows = rows, .src = rows->source(e, rows, emit_iadd(e, first, r))};
+    if (centred) row.mean = scalar_load(e, g->mean, r);
+    Val sums[SUMS];
+    for (int i = 0; i < SUMS; i++) sums[i] = vec_const(e, e->lanes, 0);
+    row_columns(e, rows->n, body, &row, sums, SUMS);
+    Val sum = emit_fadd(e, emit_fadd(e, sums[0], sums[1]), emit_fadd(e, sums[2], sums[3]));
+    vec_store(e, sum, emit_at(e, g->partial, emit_imul(e, r, e->lanes)),
+              (Piece){0, e->lanes, e->lanes, 0});
+    loop_end(e, &l);
+}
+
+// Mean over n of each row of the group, from the partial sums: rows past the group's end hold
+// whatever the stack holds and touch only their own lane.
+static Val group_means(Emit *e, const NormRows *rows, const Group *g) {
+    Val v[64];
+    for (int i = 0; i < e->lanes; i++)
+        v[i] = vec_load(e, emit_at_c(e, g->partial, (int64_t)i * e->lanes),
+                        (Piece){0, e->lanes, e->lanes, 0});
+    return emit_fdiv(e, transpose_sum(e, v, e->lanes), vec_const(e, e->lanes, (double)rows->n));
+}
+
+static void norm_group(Emit *e, const NormRows *rows, const Group *g, Val first, Val count) {
+    Piece whole = {0, e->lanes, e->lanes, 0};
+    group_sums(e, rows, g, first, count, add_column, false);
+    vec_store(e, group_means(e, rows, g), g->mean, whole);
+    group_sums(e, rows, g, first, count, add_deviation, true);
+    Val var = group_means(e, rows, g);
+    Val root = emit_sqrt(e, emit_fadd(e, var, vec_const(e, e->lanes, rows->eps)));
+    vec_store(e, emit_fdiv(e, vec_const(e, e->lanes, 1), root), g->rstd, whole);
+    Loop l;
+    Val r = loop_begin(e, &l, emit_i64(e, 0), count, 1, NULL, 0);
+    Val i = emit_iadd(e, first, r);
+    NormRow row = {rows, rows->source(e, rows, i), rows->result(e, rows, i),
+                   scalar_load(e, g->mean, r), scalar_load(e, g->rstd, r)};
+    row_columns(e, rows->n, write_column, &row, NULL, 0);
+    loop_end(e, &l);
+}
+
+static void norm_rows(Emit *e, const NormRows *rows, Val begin, Val end) {
+    Group g = {emit_stack(e, e->f32, (int64_t)e->lanes * e->lanes), emit_stack(e, e->f32, e->lanes),
+               emit_stack(e, e->f32, e->lanes)};
+    Piece whole = {0, e->lanes, e->lanes, 0};
+    for (int i = 0; i < e->lanes; i++)
+        vec_store(e, vec_const(e, e->lanes, 0), emit_at_c(e, g.partial, (int64_t)i * e->lanes),
+                  whole);
+    Loop l;
+    Val first = loop_begin(e, &l, begin, end, e->lanes, NULL, 0);
+    Val count = emit_imin(e, emit_isub(e, end, first), emit_i64(e, e->lanes));
+    norm_group(e, rows, &g, first, count);
+    loop_end(e, &l);
+}
+
+// ---- norm --------------------------------------------------------------------------------------
+typedef struct {
+    Val x, out;
+} Plain;
+
+static Val plain_source(Emit *e, const NormRows *rows, Val i) {
+    return emit_at(e, ((const Plain *)rows->user)->x, emit_imul(e, i, rows->n));
+}
+
+static Val plain_result(Emit *e, const NormRows *rows, Val i) {
+    return emit_at(e, ((const Plain *)rows->user)->out, emit_imul(e, i, rows->n));
+}
+
+void emit_norm(Emit *e, const KernelSpec *spec, const char *symbol) {
+    KernelArgs k = kernel_begin(e, symbol);
+    Plain p = {emit_ptr(e, k.ops, 0), emit_ptr(e, k.ops, 1)};
+    NormRows rows = {.n = spec_int(spec, A_n), .eps = spec_f64(spec, A_eps), .user = &p};
+    rows.source = plain_source;
+    rows.result = plain_result;
+    if (spec_int(spec, A_affine)) {
+        rows.gamma = emit_ptr(e, k.ops, 2);
+        rows.beta = emit_ptr(e, k.ops, 3);
+    }
+    norm_rows(e, &rows, k.r0, k.r1);
+    emit_return(e);
+}
+
+// ---- gather ------------------------------------------------------------------------------------
+typedef struct {
+    int64_t h, w, c, kh, kw, sh, sw, ph, pw, wo;
+    Val x, out;
+} Gather;
+
+static Gather gather_shape(Emit *e, const KernelSpec *s, Val ops) {
+    Gather g = {.h = spec_int(s, A_h), .w = spec_int(s, A_w), .c = spec_int(s, A_c)};
+    g.kh = spec_ints(s, A_kernel, 0);
+    g.kw = spec_ints(s, A_kernel, 1);
+    g.sh = spec_ints(s, A_stride, 0) > 0 ? spec_ints(s, A_stride, 0) : 1;
+    g.sw = spec_ints(s, A_stride, 1) > 0 ? spec_ints(s, A_stride, 1) : 1;
+    g.ph = spec_ints(s, A_pad, 0);
+    g.pw = spec_ints(s, A_pad, 1);
+    g.wo = (g.w + 2 * g.pw - g.kw) / g.sw + 1;
+    g.x = emit_ptr(e, ops, 0);
+    g.out = emit_ptr(e, ops, 1);
+    return g;
+}
+
+// Virtual row i of a normalising gather: tap i % (kh kw) of output pixel i / (kh kw).
+static Val tap_source(Emit *e, const NormRows *rows, Val i) {
+    const Gather *g = rows->user;
+    Val pixel = emit_idiv(e, i, g->kh * g->kw), tap = emit_imod(e, i, g->kh * g->kw);
+    Val oy = emit_idiv(e, pixel, g->wo), ox = emit_imod(e, pixel, g->wo);
+    Val iy = emit_iadd(e, emit_imul(e, oy, g->sh), emit_idiv(e, tap, g->kw));
+    Val ix = emit_iadd(e, emit_imul(e, ox, g->sw), emit_imod(e, tap, g->kw));
+    return emit_at(e, g->x, emit_imul(e, emit_iadd(e, emit_imul(e, iy, g->w), ix), g->c));
+}
+
+static Val tap_result(Emit *e, const NormRows *rows, Val i) {
+    return emit_at(e, ((const Gather *)rows->user)->out, emit_imul(e, i, rows->n));
+}
+
+// One row of taps of a pixel whose input rows and columns may lie outside.
+static void padded_taps(Emit *e, const Gather *g, Val dst, Val iy, Val ix) {
+    Val zero = emit_i64(e, 0), h = emit_i64(e, g->h), w = emit_i64(e, g->w);
+    for (int64_t kx = 0; kx < g->kw; kx++) {
+        Val x = emit_iadd(e, ix, emit_i64(e, kx)), at = emit_at_c(e, dst, kx * g->c);
+        // Unsigned comparisons: negative coordinates are large.
+        Val inside = LLVMBuildAnd(e->b, LLVMBuildICmp(e->b, LLVMIntULT, iy, h, ""),
+                                  LLVMBuildICmp(e->b, LLVMIntULT, x, w, ""), "");
+        If f;
+        emit_run(e, at, NULL, g->c);
+        if_begin(e, &f, inside, NULL, 0);
+        Val from = emit_iadd(e, emit_imul(e, emit_imax(e, iy, zero), g->w), emit_imax(e, x, zero));
+        emit_run(e, at, emit_at(e, g->x, emit_imul(e, from, g->c)), g->c);
+        if_end(e, &f);
+    }
+}
+
+// One row of taps inside the image: the kw pixels are neighbours.
+static void inner_taps(Emit *e, const Gather *g, Val dst, Val iy, Val ix) {
+    Val from = emit_iadd(e, emit_imul(e, iy, g->w), ix);
+    emit_run(e, dst, emit_at(e, g->x, emit_imul(e, from, g->c)), g->kw * g->c);
+}
+
+static void gather_copy(Emit *e, const Gather *g, Val r0, Val r1) {
+    Loop pixels, taps;
+    Val p = loop_begin(e, &pixels, r0, r1, 1, NULL, 0);
+    Val oy = emit_idiv(e, p, g->wo), ox = emit_imod(e, p, g->wo);
+    Val ix = emit_isub(e, emit_imul(e, ox, g->sw), emit_i64(e, g->pw));
+    Val ky = loop_begin(e, &taps, emit_i64(e, 0), emit_i64(e, g->kh), 1, NULL, 0);
+    Val iy = emit_iadd(e, emit_isub(e, emit_imul(e, oy, g->sh), emit_i64(e, g->ph)), ky);
+    Val row = emit_iadd(e, emit_imul(e, p, g->kh), ky);
+    Val dst = emit_at(e, g->out, emit_imul(e, row, g->kw * g->c));
+    if (g->ph || g->pw)
+        padded_taps(e, g, dst, iy, ix);
+    else
+        inner_taps(e, g, dst, iy, ix);
+    loop_end(e, &taps);
+    loop_end(e, &pixels);
+}
+
+void emit_gather(Emit *e, const KernelSpec *spec, const char *symbol) {
+    KernelArgs k = kernel_begin(e, symbol);
+    Gather g = gather_shape(e, spec, k.ops);
+    if (spec_int(spec, A_normalized)) {
+        if (g.ph || g.pw) ice((Loc){0}, "a normalising gather with padding");
+        NormRows rows = {.n = g.c, .eps = spec_f64(spec, A_eps), .user = &g};
+        rows.source = tap_source;
+        rows.result = tap_result;
+        int64_t taps = g.kh * g.kw;
+        norm_rows(e, &rows, emit_imul(e, k.r0, taps), emit_imul(e, k.r1, taps));
+    } else {
+        gather_copy(e, &g, k.r0, k.r1);
+    }
+    emit_return(e);
+}
