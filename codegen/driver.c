@@ -1,0 +1,354 @@
+// The driver: one function per program that walks its steps, and one function per *distinct* step.
+//
+// Steps of equal structure (blocks of a stage) share a function; what differs between them, buffer
+// offsets and the index of the first call, lies in a constant table of the program:
+//
+//   void step(frame, thread, nthreads, table):
+//     units = images * row blocks * column blocks, split evenly and contiguously over threads
+//     for each unit:  for each call:  ops[i] = address of operand i;  kernel(ops, r0, r1, c0, c1)
+//   void program_run(frame, thread, nthreads):
+//     step(..., table + 0); barrier; step(..., table + n); barrier; ...
+//
+// There is no barrier after the last step: the end of the parallel region is one. Semantics of
+// addresses and units: ir/schedule.h.
+#include "module.h"
+
+// Fields of CnxrtFrame, in order.
+enum { F_ARENA, F_SCRATCH, F_WEIGHTS, F_PARAMS, F_INPUTS, F_OUTPUTS, F_BATCH, F_TEAM, F_PROFILE };
+
+// A step function while it is emitted.
+typedef struct {
+    Unit *u;
+    const Schedule *s;
+    const Step *step;
+    LLVMValueRef fn, frame, thread, nthreads, table;
+    LLVMValueRef batch, profile;
+    LLVMValueRef fields[9];                    // of the frame, once loaded
+    LLVMValueRef image, r0, r1, c0, c1, block; // of the unit
+    VEC(LLVMValueRef) bases;                   // of the operands of all calls, image 0
+} StepEmit;
+
+static LLVMValueRef add(Unit *u, LLVMValueRef x, LLVMValueRef y) {
+    return LLVMBuildNSWAdd(u->b, x, y, "");
+}
+
+static LLVMValueRef mul_c(Unit *u, LLVMValueRef x, int64_t c) {
+    return c == 1 ? x : LLVMBuildNSWMul(u->b, x, unit_i64(u, c), "");
+}
+
+static LLVMValueRef min_c(Unit *u, LLVMValueRef x, LLVMValueRef y) {
+    return LLVMBuildSelect(u->b, LLVMBuildICmp(u->b, LLVMIntSLT, x, y, ""), x, y, "");
+}
+
+static LLVMValueRef bytes_at(Unit *u, LLVMValueRef base, LLVMValueRef bytes) {
+    return LLVMBuildInBoundsGEP2(u->b, u->i8, base, &bytes, 1, "");
+}
+
+// A field of the frame, loaded at its first use: all uses are in the first block.
+static LLVMValueRef frame_field(StepEmit *e, int field) {
+    Unit *u = e->u;
+    if (e->fields[field]) return e->fields[field];
+    LLVMValueRef at = LLVMBuildStructGEP2(u->b, u->frame, e->frame, (unsigned)field, "");
+    return e->fields[field] = LLVMBuildLoad2(u->b, field == F_BATCH ? u->i64 : u->ptr, at, "");
+}
+
+static LLVMValueRef table_entry(StepEmit *e, int i) {
+    Unit *u = e->u;
+    LLVMValueRef index = unit_i64(u, i);
+    LLVMValueRef at = LLVMBuildInBoundsGEP2(u->b, u->i64, e->table, &index, 1, "");
+    return LLVMBuildLoad2(u->b, u->i64, at, "");
+}
+
+static LLVMValueRef port_pointer(StepEmit *e, int field, int port) {
+    Unit *u = e->u;
+    LLVMValueRef index = unit_i64(u, port);
+    LLVMValueRef at = LLVMBuildInBoundsGEP2(u->b, u->ptr, frame_field(e, field), &index, 1, "");
+    return LLVMBuildLoad2(u->b, u->ptr, at, "");
+}
+
+// The address of an operand for image 0, row 0, block 0. `slot` is its entry of the table.
+static LLVMValueRef operand_base(StepEmit *e, const Operand *op, int slot) {
+    Unit *u = e->u;
+    const Buffer *buf = &e->s->buffers.v[op->buffer];
+    LLVMValueRef at = table_entry(e, slot), base = NULL;
+    switch (buf->region) {
+    case REGION_INPUT: return bytes_at(u, port_pointer(e, F_INPUTS, buf->port), at);
+    case REGION_OUTPUT: return bytes_at(u, port_pointer(e, F_OUTPUTS, buf->port), at);
+    case REGION_PARAM: return bytes_at(u, frame_field(e, F_PARAMS), at);
+    case REGION_WEIGHT: return bytes_at(u, frame_field(e, F_WEIGHTS), at);
+    case REGION_FIXED: return bytes_at(u, frame_field(e, F_ARENA), at);
+    case REGION_IMAGE:
+        at = LLVMBuildNSWMul(u->b, at, e->batch, "");
+        base = bytes_at(u, frame_field(e, F_ARENA), at);
+        return bytes_at(u, base, unit_i64(u, e->s->fixed_bytes + op->offset));
+    case REGION_SCRATCH:
+        base = bytes_at(u, frame_field(e, F_SCRATCH), mul_c(u, e->thread, e->s->scratch_bytes));
+        return bytes_at(u, base, at);
+    }
+    ice((Loc){0}, "region %d of buffer %s", buf->region, buf->name);
+}
+
+// What the table holds for an operand.
+static int64_t operand_entry(const Schedule *s, const Operand *op) {
+    const Buffer *buf = &s->buffers.v[op->buffer];
+    switch (buf->region) {
+    case REGION_INPUT:
+    case REGION_OUTPUT: return op->offset;
+    case REGION_IMAGE: return buf->offset;
+    default: return buf->offset + op->offset;
+    }
+}
+
+static bool operand_per_image(const Schedule *s, const Operand *op) {
+    const Buffer *buf = &s->buffers.v[op->buffer];
+    return (buf->region == REGION_IMAGE || buf->region == REGION_INPUT ||
+            buf->region == REGION_OUTPUT) &&
+           type_has_batch(buf->type);
+}
+
+// The address for the current unit.
+static LLVMValueRef operand_address(StepEmit *e, const Operand *op, LLVMValueRef base) {
+    Unit *u = e->u;
+    const Buffer *buf = &e->s->buffers.v[op->buffer];
+    if (e->image && operand_per_image(e->s, op))
+        base = bytes_at(u, base, mul_c(u, e->image, buf->bytes));
+    if (op->block_bytes) base = bytes_at(u, base, mul_c(u, e->block, op->block_bytes));
+    if (buf->region == REGION_SCRATCH && op->row_bytes)
+        base = LLVMBuildGEP2(u->b, u->i8, base, (LLVMValueRef[]){mul_c(u, e->r0, -op->row_bytes)},
+                             1, "");
+    return base;
+}
+
+// if (profile) cnxrt_tick(profile, thread, call): call -1, or `index` of this step's calls.
+static void emit_tick(StepEmit *e, int index) {
+    Unit *u = e->u;
+    LLVMBasicBlockRef tick = LLVMAppendBasicBlockInContext(u->ctx, e->fn, "tick");
+    LLVMBasicBlockRef next = LLVMAppendBasicBlockInContext(u->ctx, e->fn, "");
+    LLVMValueRef on = LLVMBuildIsNotNull(u->b, e->profile, "");
+    LLVMBuildCondBr(u->b, on, tick, next);
+    LLVMPositionBuilderAtEnd(u->b, tick);
+    LLVMTypeRef type = LLVMFunctionType(u->none, (LLVMTypeRef[]){u->ptr, u->i64, u->i64}, 3, 0);
+    LLVMValueRef call = unit_i64(u, -1);
+    if (index >= 0) call = add(u, table_entry(e, 0), unit_i64(u, index));
+    LLVMBuildCall2(u->b, type, unit_extern(u, "cnxrt_tick", type),
+                   (LLVMValueRef[]){e->profile, e->thread, call}, 3, "");
+    LLVMBuildBr(u->b, next);
+    LLVMPositionBuilderAtEnd(u->b, next);
+}
+
+static void emit_calls(StepEmit *e, LLVMValueRef ops, const LLVMValueRef *kernels) {
+    Unit *u = e->u;
+    int base = 0;
+    for (int c = 0; c < e->step->calls.n; c++) {
+        const Call *call = &e->step->calls.v[c];
+        for (int i = 0; i < call->nops; i++) {
+            LLVMValueRef index = unit_i64(u, i);
+            LLVMValueRef at = LLVMBuildInBoundsGEP2(u->b, u->ptr, ops, &index, 1, "");
+            LLVMBuildStore(u->b, operand_address(e, &call->ops[i], e->bases.v[base + i]), at);
+        }
+        base += call->nops;
+        LLVMBuildCall2(u->b, u->kernel_fn, kernels[c],
+                       (LLVMValueRef[]){ops, e->r0, e->r1, e->c0, e->c1}, 5, "");
+        emit_tick(e, c);
+    }
+}
+
+// Row and column ranges of a unit, counted image by image, row block by row block, column block by
+// column block. rows and blocks are per image; e->image stays NULL where there is one "image".
+static void emit_unit(StepEmit *e, LLVMValueRef unit, LLVMValueRef rows, LLVMValueRef blocks) {
+    Unit *u = e->u;
+    const Step *st = e->step;
+    int64_t col_block = st->col_block > 0 ? st->col_block : st->cols > 0 ? st->cols : 1;
+    int64_t ncols = st->cols > 0 ? (st->cols - 1) / col_block + 1 : 1;
+    LLVMValueRef col = unit_i64(u, 0);
+    if (ncols > 1) {
+        col = LLVMBuildURem(u->b, unit, unit_i64(u, ncols), "");
+        unit = LLVMBuildUDiv(u->b, unit, unit_i64(u, ncols), "");
+    }
+    e->block = unit;
+    e->image = NULL;
+    if (st->over == OVER_IMAGE) {
+        e->block = LLVMBuildURem(u->b, unit, blocks, "");
+        e->image = LLVMBuildUDiv(u->b, unit, blocks, "");
+    }
+    if (st->row_block > 0) {
+        e->r0 = mul_c(u, e->block, st->row_block);
+        e->r1 = min_c(u, add(u, e->r0, unit_i64(u, st->row_block)), rows);
+    } else {
+        e->r0 = unit_i64(u, 0);
+        e->r1 = rows;
+    }
+    e->c0 = mul_c(u, col, col_block);
+    e->c1 = min_c(u, add(u, e->c0, unit_i64(u, col_block)), unit_i64(u, st->cols));
+}
+
+static LLVMValueRef row_blocks(StepEmit *e, LLVMValueRef rows) {
+    Unit *u = e->u;
+    int64_t block = e->step->row_block;
+    if (block <= 0) return unit_i64(u, 1);
+    if (e->step->over != OVER_FLAT) return unit_i64(u, (e->step->rows - 1) / block + 1);
+    LLVMValueRef less = LLVMBuildNSWSub(u->b, rows, unit_i64(u, 1), "");
+    return add(u, LLVMBuildUDiv(u->b, less, unit_i64(u, block), ""), unit_i64(u, 1));
+}
+
+// The number of units of a step and, through rows and blocks, what emit_unit needs.
+static LLVMValueRef unit_count(StepEmit *e, LLVMValueRef *rows, LLVMValueRef *blocks) {
+    Unit *u = e->u;
+    const Step *st = e->step;
+    int64_t col_block = st->col_block > 0 ? st->col_block : st->cols > 0 ? st->cols : 1;
+    int64_t ncols = st->cols > 0 ? (st->cols - 1) / col_block + 1 : 1;
+    *rows = unit_i64(u, st->rows);
+    if (st->over == OVER_FLAT) *rows = mul_c(u, e->batch, st->rows);
+    *blocks = row_blocks(e, *rows);
+    LLVMValueRef units = mul_c(u, *blocks, ncols);
+    return st->over == OVER_IMAGE ? LLVMBuildNSWMul(u->b, units, e->batch, "") : units;
+}
+
+static LLVMValueRef share_begin(StepEmit *e, LLVMValueRef units, LLVMValueRef thread) {
+    Unit *u = e->u;
+    return LLVMBuildUDiv(u->b, LLVMBuildNSWMul(u->b, units, thread, ""), e->nthreads, "");
+}
+
+static void emit_loop(StepEmit *e, LLVMValueRef ops, const LLVMValueRef *kernels) {
+    Unit *u = e->u;
+    LLVMValueRef rows = NULL, blocks = NULL;
+    LLVMValueRef units = unit_count(e, &rows, &blocks);
+    LLVMValueRef begin = share_begin(e, units, e->thread);
+    LLVMValueRef end = share_begin(e, units, add(u, e->thread, unit_i64(u, 1)));
+    LLVMBasicBlockRef from = LLVMGetInsertBlock(u->b);
+    LLVMBasicBlockRef head = LLVMAppendBasicBlockInContext(u->ctx, e->fn, "head");
+    LLVMBasicBlockRef body = LLVMAppendBasicBlockInContext(u->ctx, e->fn, "body");
+    LLVMBasicBlockRef done = LLVMAppendBasicBlockInContext(u->ctx, e->fn, "done");
+    LLVMBuildBr(u->b, head);
+    LLVMPositionBuilderAtEnd(u->b, head);
+    LLVMValueRef unit = LLVMBuildPhi(u->b, u->i64, "unit");
+    LLVMBuildCondBr(u->b, LLVMBuildICmp(u->b, LLVMIntSLT, unit, end, ""), body, done);
+    LLVMPositionBuilderAtEnd(u->b, body);
+    emit_unit(e, unit, rows, blocks);
+    emit_calls(e, ops, kernels);
+    LLVMValueRef next = add(u, unit, unit_i64(u, 1));
+    LLVMBasicBlockRef latch = LLVMGetInsertBlock(u->b);
+    LLVMBuildBr(u->b, head);
+    LLVMAddIncoming(unit, (LLVMValueRef[]){begin, next}, (LLVMBasicBlockRef[]){from, latch}, 2);
+    LLVMPositionBuilderAtEnd(u->b, done);
+    LLVMBuildRetVoid(u->b);
+}
+
+static LLVMValueRef emit_step(Unit *u, const Schedule *s, const Step *st, const char *symbol) {
+    LLVMValueRef *kernels = NEWN(u->arena, LLVMValueRef, st->calls.n);
+    int most = 1;
+    for (int c = 0; c < st->calls.n; c++) {
+        kernels[c] = unit_kernel(u, &st->calls.v[c].spec);
+        if (st->calls.v[c].nops > most) most = st->calls.v[c].nops;
+    }
+    LLVMTypeRef type =
+        LLVMFunctionType(u->none, (LLVMTypeRef[]){u->ptr, u->i64, u->i64, u->ptr}, 4, 0);
+    LLVMValueRef fn = unit_function(u, symbol, type, LLVMInternalLinkage);
+    StepEmit e = {.u = u, .s = s, .step = st, .fn = fn};
+    e.frame = LLVMGetParam(fn, 0);
+    e.thread = LLVMGetParam(fn, 1);
+    e.nthreads = LLVMGetParam(fn, 2);
+    e.table = LLVMGetParam(fn, 3);
+    LLVMValueRef ops = LLVMBuildAlloca(u->b, LLVMArrayType2(u->ptr, (uint64_t)most), "ops");
+    e.batch = frame_field(&e, F_BATCH);
+    e.profile = frame_field(&e, F_PROFILE);
+    int slot = 1;
+    for (int c = 0; c < st->calls.n; c++)
+        for (int i = 0; i < st->calls.v[c].nops; i++)
+            vec_push(u->arena, &e.bases, operand_base(&e, &st->calls.v[c].ops[i], slot++));
+    emit_tick(&e, -1);
+    emit_loop(&e, ops, kernels);
+    return fn;
+}
+
+// Equal text <=> the same step function serves both.
+static const char *step_key(Unit *u, const Schedule *s, const Step *st) {
+    Str k = {.arena = u->arena};
+    str_printf(&k, "%d %lld/%lld %lld/%lld", st->over, (long long)st->rows,
+               (long long)st->row_block, (long long)st->cols, (long long)st->col_block);
+    for (int c = 0; c < st->calls.n; c++) {
+        const Call *call = &st->calls.v[c];
+        str_printf(&k, "; %s", spec_print(u->arena, &call->spec));
+        for (int i = 0; i < call->nops; i++) {
+            const Operand *op = &call->ops[i];
+            const Buffer *buf = &s->buffers.v[op->buffer];
+            str_printf(&k, " %d", buf->region);
+            if (buf->region == REGION_INPUT || buf->region == REGION_OUTPUT)
+                str_printf(&k, " port %d", buf->port);
+            if (buf->region == REGION_IMAGE)
+                str_printf(&k, " +%lld", (long long)(s->fixed_bytes + op->offset));
+            if (buf->region == REGION_SCRATCH)
+                str_printf(&k, " of %lld row %lld", (long long)s->scratch_bytes,
+                           (long long)op->row_bytes);
+            if (operand_per_image(s, op)) str_printf(&k, " image %lld", (long long)buf->bytes);
+            str_printf(&k, " block %lld", (long long)op->block_bytes);
+        }
+    }
+    return str_cstr(&k);
+}
+
+static LLVMValueRef unit_step(Unit *u, const Schedule *s, const Step *st) {
+    const char *key = step_key(u, s, st);
+    for (int i = 0; i < u->steps.n; i++)
+        if (strcmp(u->steps.v[i].key, key) == 0) return u->steps.v[i].fn;
+    LLVMValueRef fn = emit_step(u, s, st, arena_printf(u->arena, "step_%d", u->steps.n));
+    vec_push(u->arena, &u->steps, ((Shared){key, fn}));
+    return fn;
+}
+
+// void sync(frame, thread, nthreads): the barrier, when there is more than one thread.
+static LLVMValueRef unit_sync(Unit *u) {
+    LLVMValueRef fn = LLVMGetNamedFunction(u->mod, "sync");
+    if (fn) return fn;
+    fn = unit_function(u, "sync", u->run_fn, LLVMInternalLinkage);
+    StepEmit e = {.u = u, .fn = fn, .frame = LLVMGetParam(fn, 0)};
+    LLVMValueRef thread = LLVMGetParam(fn, 1), nthreads = LLVMGetParam(fn, 2);
+    LLVMBasicBlockRef wait = LLVMAppendBasicBlockInContext(u->ctx, fn, "wait");
+    LLVMBasicBlockRef done = LLVMAppendBasicBlockInContext(u->ctx, fn, "done");
+    LLVMValueRef many = LLVMBuildICmp(u->b, LLVMIntSGT, nthreads, unit_i64(u, 1), "");
+    LLVMBuildCondBr(u->b, many, wait, done);
+    LLVMPositionBuilderAtEnd(u->b, wait);
+    LLVMTypeRef type = LLVMFunctionType(u->none, (LLVMTypeRef[]){u->ptr, u->i64, u->i64}, 3, 0);
+    LLVMBuildCall2(u->b, type, unit_extern(u, "cnxrt_barrier", type),
+                   (LLVMValueRef[]){frame_field(&e, F_TEAM), thread, nthreads}, 3, "");
+    LLVMBuildBr(u->b, done);
+    LLVMPositionBuilderAtEnd(u->b, done);
+    LLVMBuildRetVoid(u->b);
+    return fn;
+}
+
+// The constants of all steps, each step's at first[i].
+static LLVMValueRef emit_step_table(Unit *u, const Schedule *s, int64_t *first) {
+    VEC(LLVMValueRef) entries = {0};
+    int calls = 0;
+    for (int i = 0; i < s->steps.n; i++) {
+        const Step *st = &s->steps.v[i];
+        first[i] = entries.n;
+        vec_push(u->arena, &entries, unit_i64(u, calls));
+        calls += st->calls.n;
+        for (int c = 0; c < st->calls.n; c++)
+            for (int k = 0; k < st->calls.v[c].nops; k++)
+                vec_push(u->arena, &entries, unit_i64(u, operand_entry(s, &st->calls.v[c].ops[k])));
+    }
+    const char *symbol = arena_printf(u->arena, "%s_steps", s->name);
+    return unit_table(u, u->i64, entries.v, entries.n, symbol);
+}
+
+LLVMValueRef emit_program(Unit *u, const Schedule *s) {
+    int64_t *first = NEWN(u->arena, int64_t, s->steps.n + 1);
+    LLVMValueRef table = emit_step_table(u, s, first);
+    LLVMValueRef *steps = NEWN(u->arena, LLVMValueRef, s->steps.n + 1);
+    for (int i = 0; i < s->steps.n; i++) steps[i] = unit_step(u, s, &s->steps.v[i]);
+    LLVMValueRef sync = unit_sync(u);
+    const char *symbol = arena_printf(u->arena, "%s_run", s->name);
+    LLVMValueRef fn = unit_function(u, symbol, u->run_fn, LLVMInternalLinkage);
+    LLVMValueRef args[4] = {LLVMGetParam(fn, 0), LLVMGetParam(fn, 1), LLVMGetParam(fn, 2), NULL};
+    for (int i = 0; i < s->steps.n; i++) {
+        LLVMValueRef index = unit_i64(u, first[i]);
+        args[3] = LLVMConstInBoundsGEP2(u->i64, table, &index, 1);
+        LLVMBuildCall2(u->b, LLVMGlobalGetValueType(steps[i]), steps[i], args, 4, "");
+        if (i + 1 < s->steps.n) LLVMBuildCall2(u->b, u->run_fn, sync, args, 3, "");
+    }
+    LLVMBuildRetVoid(u->b);
+    return fn;
+}

@@ -1,0 +1,84 @@
+// Generated code in this process: modules are emitted as objects by their own TargetMachine and
+// linked in memory. Used to run `prepare` at build time (embedded weights) and by tests. Code lives
+// until the process ends.
+#include "module.h"
+#include <llvm-c/LLJIT.h>
+#include <llvm-c/Orc.h>
+#include <stdlib.h>
+
+// Calls to the runtime that a single thread without profile never makes.
+static void close_externs(Unit *u) {
+    static const char *const names[] = {"cnxrt_barrier", "cnxrt_tick"};
+    for (int i = 0; i < 2; i++) {
+        LLVMValueRef fn = LLVMGetNamedFunction(u->mod, names[i]);
+        if (!fn) continue;
+        LLVMPositionBuilderAtEnd(u->b, LLVMAppendBasicBlockInContext(u->ctx, fn, "entry"));
+        LLVMBuildRetVoid(u->b);
+        LLVMSetLinkage(fn, LLVMInternalLinkage);
+    }
+}
+
+static const char *take_message(Arena *a, LLVMErrorRef error) {
+    char *text = LLVMGetErrorMessage(error);
+    const char *copy = arena_strdup(a, text);
+    LLVMDisposeErrorMessage(text);
+    return copy;
+}
+
+void *unit_load(Unit *u, const char *symbol, const char **why) {
+    close_externs(u);
+    unit_verify(u);
+    char *message = NULL;
+    LLVMMemoryBufferRef object = NULL;
+    if (LLVMTargetMachineEmitToMemoryBuffer(u->machine, u->mod, LLVMObjectFile, &message,
+                                            &object)) {
+        *why = arena_strdup(u->arena, message);
+        LLVMDisposeMessage(message);
+        return NULL;
+    }
+    LLVMOrcLLJITRef jit = NULL;
+    LLVMOrcExecutorAddress at = 0;
+    LLVMErrorRef error = LLVMOrcCreateLLJIT(&jit, NULL);
+    if (!error) error = LLVMOrcLLJITAddObjectFile(jit, LLVMOrcLLJITGetMainJITDylib(jit), object);
+    if (!error) error = LLVMOrcLLJITLookup(jit, &at, symbol);
+    if (!error) return (void *)(uintptr_t)at;
+    *why = take_message(u->arena, error);
+    return NULL;
+}
+
+CodegenRunFn codegen_jit_program(Arena *a, const Schedule *s, Diag *d) {
+    Unit *u = unit_new(a, "jit", s->target, 2, d);
+    if (!u) return NULL;
+    LLVMSetLinkage(emit_program(u, s), LLVMExternalLinkage);
+    const char *why = "";
+    void *fn = unit_load(u, arena_printf(a, "%s_run", s->name), &why);
+    if (!fn) diag_error(d, (Loc){0}, "cannot run program %s in memory: %s", s->name, why);
+    unit_free(u);
+    return (CodegenRunFn)(uintptr_t)fn;
+}
+
+bool codegen_prepare(Arena *a, const Schedule *prepare, const void *params, void *weights,
+                     Diag *d) {
+    // The kernels of prepare mean the same on every target, so cross builds run them here.
+    Schedule host = *prepare;
+    host.target = codegen_native_target(a);
+    if (!host.target) {
+        diag_error(d, (Loc){0}, "weights cannot be embedded here: no target describes this CPU");
+        return false;
+    }
+    CodegenRunFn run = codegen_jit_program(a, &host, d);
+    if (!run) return false;
+    void *arena = NULL, *scratch = NULL;
+    if (posix_memalign(&arena, 64, (size_t)(prepare->fixed_bytes + prepare->image_bytes + 64)) ||
+        posix_memalign(&scratch, 64, (size_t)prepare->scratch_bytes + 64)) {
+        free(arena);
+        diag_error(d, (Loc){0}, "out of memory for preparing the weights");
+        return false;
+    }
+    CnxrtFrame frame = {
+        .arena = arena, .scratch = scratch, .weights = weights, .params = params, .batch = 1};
+    run(&frame, 0, 1);
+    free(arena);
+    free(scratch);
+    return true;
+}

@@ -1,0 +1,190 @@
+// The CnxrtModel constant: everything of runtime/cnxrt_model.h, field by field in its order, with
+// private tables and strings. Host layout rules apply to the structs: LLVM lays the literal struct
+// types out as C does.
+#include "module.h"
+
+// ---- ports of a schedule -----------------------------------------------------------------------
+const Buffer *schedule_port(const Schedule *s, Region region, int port) {
+    for (int i = 0; i < s->buffers.n; i++)
+        if (s->buffers.v[i].region == region && s->buffers.v[i].port == port)
+            return &s->buffers.v[i];
+    return NULL;
+}
+
+int schedule_ports(const Schedule *s, Region region) {
+    int n = 0;
+    while (schedule_port(s, region, n)) n++;
+    return n;
+}
+
+int schedule_port_find(const Schedule *s, Region region, const char *name) {
+    for (int i = 0; i < s->buffers.n; i++)
+        if (s->buffers.v[i].region == region && strcmp(s->buffers.v[i].name, name) == 0)
+            return s->buffers.v[i].port;
+    return -1;
+}
+
+Schedule *schedule_find(Schedule *const *schedules, int n, const char *name) {
+    for (int i = 0; i < n; i++)
+        if (strcmp(schedules[i]->name, name) == 0) return schedules[i];
+    return NULL;
+}
+
+// ---- features ----------------------------------------------------------------------------------
+// The psABI levels are CPU names to LLVM, so their features are not in the target's list.
+static const struct {
+    const char *cpu, *features;
+} cpu_levels[] = {
+#define V2 "cx16,sahf,popcnt,sse3,ssse3,sse4.1,sse4.2"
+#define V3 V2 ",avx,avx2,bmi,bmi2,f16c,fma,lzcnt,movbe"
+#define V4 V3 ",avx512f,avx512bw,avx512cd,avx512dq,avx512vl"
+    {"x86-64-v2", V2},
+    {"x86-64-v3", V3},
+    {"x86-64-v4", V4},
+};
+
+// Features the runtime can check; others of a host's list never change what is generated.
+static const char *const checked_features[] = {
+#define CPU_FEATURE(name, leaf, subleaf, reg, bit, state) name,
+#include "../runtime/cnxrt_cpu.def"
+#undef CPU_FEATURE
+};
+
+static bool feature_checked(const char *s, size_t n) {
+    for (size_t i = 0; i < sizeof checked_features / sizeof *checked_features; i++)
+        if (strlen(checked_features[i]) == n && memcmp(checked_features[i], s, n) == 0) return true;
+    return false;
+}
+
+// What the CPU must have: the level's features and those switched on in the target's list.
+static const char *required_features(Arena *a, const Target *t) {
+    Str out = {.arena = a};
+    for (size_t i = 0; i < sizeof cpu_levels / sizeof *cpu_levels; i++)
+        if (strcmp(t->cpu, cpu_levels[i].cpu) == 0) str_add(&out, cpu_levels[i].features);
+    for (const char *p = t->features; *p;) {
+        size_t n = strcspn(p, ",");
+        if (n > 1 && p[0] == '+' && feature_checked(p + 1, n - 1)) {
+            if (out.n) str_add(&out, ",");
+            str_addn(&out, p + 1, n - 1);
+        }
+        p += n + (p[n] == ',');
+    }
+    return str_cstr(&out);
+}
+
+// ---- constants ---------------------------------------------------------------------------------
+static LLVMValueRef structure(Unit *u, LLVMValueRef *fields, int n) {
+    return LLVMConstStructInContext(u->ctx, fields, (unsigned)n, 0);
+}
+#define STRUCT(u, ...)                                                                             \
+    structure((u), (LLVMValueRef[]){__VA_ARGS__},                                                  \
+              (int)(sizeof((LLVMValueRef[]){__VA_ARGS__}) / sizeof(LLVMValueRef)))
+
+static LLVMValueRef table_of(Unit *u, LLVMValueRef *v, int n, const char *symbol) {
+    return unit_table(u, n ? LLVMTypeOf(v[0]) : u->i8, v, n, symbol);
+}
+
+static LLVMValueRef floats(Unit *u, const float *v, int n, const char *symbol) {
+    LLVMValueRef *c = NEWN(u->arena, LLVMValueRef, n + 1);
+    for (int i = 0; i < n; i++) c[i] = LLVMConstReal(u->f32, (double)v[i]);
+    return unit_table(u, u->f32, c, n, symbol);
+}
+
+// int32_t rank; int64_t dims[6]
+static LLVMValueRef dims_array(Unit *u, const Type *t, int from, LLVMValueRef *rank) {
+    LLVMValueRef d[6];
+    int n = 0;
+    for (int i = from; i < t->rank; i++) d[n++] = unit_i64(u, t->d[i].c);
+    *rank = unit_i32(u, n);
+    while (n < 6) d[n++] = unit_i64(u, 0);
+    return LLVMConstArray2(u->i64, d, 6);
+}
+
+static LLVMValueRef emit_ports(Unit *u, const Schedule *s, Region region, int n) {
+    LLVMValueRef *v = NEWN(u->arena, LLVMValueRef, n + 1);
+    for (int i = 0; i < n; i++) {
+        const Buffer *b = schedule_port(s, region, i);
+        int from = b->type.rank && b->type.d[0].b && b->type.d[0].c == 1;
+        LLVMValueRef rank = NULL, dims = dims_array(u, &b->type, from, &rank);
+        v[i] = STRUCT(u, unit_string(u, b->name), rank, dims, unit_i64(u, b->bytes));
+    }
+    return table_of(u, v, n, "ports");
+}
+
+static LLVMValueRef emit_call_table(Unit *u, const Schedule *s, int *ncalls, int64_t *macs) {
+    VEC(LLVMValueRef) v = {0};
+    for (int i = 0; i < s->steps.n; i++)
+        for (int c = 0; c < s->steps.v[i].calls.n; c++) {
+            const Call *call = &s->steps.v[i].calls.v[c];
+            const char *label = call->label ? call->label : s->steps.v[i].name;
+            LLVMValueRef kernel = unit_string(u, spec_print(u->arena, &call->spec));
+            LLVMValueRef row =
+                STRUCT(u, kernel, unit_string(u, label ? label : ""), unit_i64(u, call->macs));
+            vec_push(u->arena, &v, row);
+            *macs += call->macs;
+        }
+    *ncalls = v.n;
+    return table_of(u, v.v, v.n, "calls");
+}
+
+static LLVMValueRef program_constant(Unit *u, const Schedule *s, LLVMValueRef run) {
+    int nin = schedule_ports(s, REGION_INPUT), nout = schedule_ports(s, REGION_OUTPUT), ncalls = 0;
+    int64_t macs = 0;
+    LLVMValueRef calls = emit_call_table(u, s, &ncalls, &macs);
+    return STRUCT(u, unit_string(u, s->name), run, unit_i64(u, s->fixed_bytes),
+                  unit_i64(u, s->image_bytes), unit_i64(u, s->scratch_bytes), unit_i32(u, nin),
+                  unit_i32(u, nout), unit_i32(u, ncalls), emit_ports(u, s, REGION_INPUT, nin),
+                  emit_ports(u, s, REGION_OUTPUT, nout), calls, unit_i64(u, macs));
+}
+
+static LLVMValueRef emit_params(Unit *u, const CodegenModel *m) {
+    LLVMValueRef *v = NEWN(u->arena, LLVMValueRef, m->nparams + 1);
+    for (int i = 0; i < m->nparams; i++) {
+        LLVMValueRef rank = NULL, dims = dims_array(u, &m->params[i].type, 0, &rank);
+        v[i] = STRUCT(u, unit_string(u, m->params[i].name), rank, dims,
+                      unit_i64(u, m->params[i].offset));
+    }
+    return table_of(u, v, m->nparams, "params");
+}
+
+static LLVMValueRef emit_layers(Unit *u, const CodegenModel *m) {
+    LLVMValueRef *v = NEWN(u->arena, LLVMValueRef, m->nlayers + 1);
+    for (int i = 0; i < m->nlayers; i++) {
+        const struct CodegenLayer *l = &m->layers[i];
+        v[i] = STRUCT(u, unit_string(u, l->name), unit_string(u, l->op), unit_string(u, l->shape),
+                      unit_i64(u, l->params), unit_i64(u, l->macs));
+    }
+    return table_of(u, v, m->nlayers, "layers");
+}
+
+// The symbol of the blob that link.c assembles, or NULL.
+static LLVMValueRef emit_embedded(Unit *u, const CodegenModel *m) {
+    if (!m->embedded) return LLVMConstPointerNull(u->ptr);
+    const char *symbol = arena_printf(u->arena, "%s_weights", u->name);
+    LLVMValueRef g = LLVMAddGlobal(u->mod, u->i8, symbol);
+    LLVMSetGlobalConstant(g, 1);
+    LLVMSetVisibility(g, LLVMHiddenVisibility);
+    return g;
+}
+
+LLVMValueRef emit_model(Unit *u, const CodegenModel *m, Schedule *const *schedules,
+                        const LLVMValueRef *runs, int n, const char *symbol) {
+    LLVMValueRef *programs = NEWN(u->arena, LLVMValueRef, n + 1);
+    for (int i = 0; i < n; i++) programs[i] = program_constant(u, schedules[i], runs[i]);
+    LLVMValueRef init =
+        STRUCT(u, unit_i32(u, 1), unit_string(u, m->name), unit_string(u, u->target->name),
+               unit_string(u, m->precision), unit_string(u, required_features(u->arena, u->target)),
+               unit_i32(u, m->channels), unit_i32(u, m->height), unit_i32(u, m->width),
+               unit_i32(u, m->classes), floats(u, m->mean, m->channels, "mean"),
+               floats(u, m->std, m->channels, "std"), LLVMConstReal(u->f64, m->crop_pct),
+               unit_i32(u, m->warp), unit_string(u, m->interpolation),
+               unit_string(u, m->class_names), unit_i32(u, n), unit_i32(u, m->nparams),
+               unit_i32(u, m->nlayers), table_of(u, programs, n, "programs"), emit_params(u, m),
+               emit_layers(u, m), unit_i64(u, m->param_bytes), unit_i64(u, m->weight_bytes),
+               emit_embedded(u, m), emit_peak_loop(u));
+    LLVMValueRef g = LLVMAddGlobal(u->mod, LLVMTypeOf(init), symbol);
+    LLVMSetInitializer(g, init);
+    LLVMSetGlobalConstant(g, 1);
+    LLVMSetAlignment(g, 64);
+    return g;
+}

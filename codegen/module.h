@@ -1,0 +1,94 @@
+// One LLVM module under construction and what its parts (driver, model, wrappers, peak) share.
+// Private to codegen/.
+#ifndef CNX_CODEGEN_MODULE_H
+#define CNX_CODEGEN_MODULE_H
+#include "codegen.h"
+#include "emit.h"
+#include <llvm-c/Core.h>
+#include <llvm-c/TargetMachine.h>
+
+// A function shared by content: its text and the function.
+typedef struct {
+    const char *key;
+    LLVMValueRef fn;
+} Shared;
+
+typedef struct {
+    Arena *arena;
+    Diag *diag;
+    const Target *target;
+    const char *name; // prefix of exported symbols: a C identifier
+    LLVMContextRef ctx;
+    LLVMModuleRef mod;
+    LLVMBuilderRef b;
+    LLVMTargetMachineRef machine;
+    LLVMTypeRef ptr, i8, i32, i64, f32, f64, none;
+    LLVMTypeRef frame;     // CnxrtFrame
+    LLVMTypeRef kernel_fn; // void (ptr ops, i64 r0, i64 r1, i64 c0, i64 c1)
+    LLVMTypeRef run_fn;    // void (ptr frame, i64 thread, i64 nthreads)
+    Emit emit;             // what kernels are emitted with, into the same module
+    VEC(Shared) kernels, steps;
+    double kernel_seconds;
+} Unit;
+
+// ---- object.c: the machine and what it emits --------------------------------------------------
+// NULL with an error on d when LLVM does not know the target.
+LLVMTargetMachineRef machine_new(const Target *t, int opt_level, Diag *d);
+bool machine_emit_file(LLVMTargetMachineRef m, LLVMModuleRef mod, const char *path,
+                       LLVMCodeGenFileType kind, Diag *d);
+bool machine_emit_text(LLVMTargetMachineRef m, LLVMModuleRef mod, Str *out, Diag *d);
+
+// ---- module.c ---------------------------------------------------------------------------------
+// A module for target t, with its machine; NULL with an error on d when LLVM lacks the target.
+Unit *unit_new(Arena *a, const char *name, const Target *t, int opt_level, Diag *d);
+void unit_free(Unit *u); // LLVM's objects only: the arena keeps the rest
+void unit_verify(Unit *u);
+LLVMValueRef unit_i64(Unit *u, int64_t v);
+LLVMValueRef unit_i32(Unit *u, int64_t v);
+// A private constant, NUL-terminated; the null pointer for NULL.
+LLVMValueRef unit_string(Unit *u, const char *s);
+// A private constant array of n elements; the null pointer when n is 0.
+LLVMValueRef unit_table(Unit *u, LLVMTypeRef elem, LLVMValueRef *v, int n, const char *symbol);
+// A function with a first block in which u->b stands.
+LLVMValueRef unit_function(Unit *u, const char *symbol, LLVMTypeRef type, LLVMLinkage linkage);
+// Declares a function of the runtime.
+LLVMValueRef unit_extern(Unit *u, const char *symbol, LLVMTypeRef type);
+// The function of a kernel, emitted when its spec is new.
+LLVMValueRef unit_kernel(Unit *u, const KernelSpec *spec);
+
+// ---- driver.c, model.c, peak.c, wrappers.c -----------------------------------------------------
+// void <program>_run(frame, thread, nthreads): the whole schedule.
+LLVMValueRef emit_program(Unit *u, const Schedule *s);
+// The exported CnxrtModel; runs[i] is the function of schedules[i].
+LLVMValueRef emit_model(Unit *u, const CodegenModel *model, Schedule *const *schedules,
+                        const LLVMValueRef *runs, int n, const char *symbol);
+LLVMValueRef emit_peak_loop(Unit *u);
+// int main(argc, argv) of executables.
+void emit_main(Unit *u, LLVMValueRef model);
+// NAME_create, NAME_infer, ... of libraries.
+void emit_wrappers(Unit *u, LLVMValueRef model, Schedule *const *schedules, int n);
+
+// ---- jit.c ------------------------------------------------------------------------------------
+// The address of an external function of the module, linked into this process; NULL: *why.
+void *unit_load(Unit *u, const char *symbol, const char **why);
+
+// ---- header.c ---------------------------------------------------------------------------------
+// The C header of a library, documented for its users.
+void header_print(Str *out, const char *name, const CodegenModel *model, Schedule *const *schedules,
+                  int n);
+
+// ---- model.c ----------------------------------------------------------------------------------
+// The buffer of an input or output port, by number or by name; NULL when there is none.
+const Buffer *schedule_port(const Schedule *s, Region region, int port);
+int schedule_ports(const Schedule *s, Region region);                         // how many
+int schedule_port_find(const Schedule *s, Region region, const char *name);   // -1: none
+Schedule *schedule_find(Schedule *const *schedules, int n, const char *name); // NULL: none
+
+// ---- link.c -----------------------------------------------------------------------------------
+// Makes the artifact opt->out of kind opt->emit from an object (and the embedded weights, when the
+// model has any) in the directory dir.
+bool link_artifact(Unit *u, const CodegenOptions *opt, const CodegenModel *model, const char *dir,
+                   const char *object);
+bool file_write(const char *path, const void *data, size_t n, Diag *d);
+
+#endif
