@@ -181,7 +181,7 @@ static void call_micro(Emit *e, const Walk *w, Val row, Val rows, Val col, bool 
         LLVMBuildBr(e->b, tail);
     }
     LLVMPositionBuilderAtEnd(e->b, tail);
-    emit_call(e, g->tail[partial], (Val[]){w->tile, w->ops, row, col, rows}, 5);
+    if (g->mr > 1) emit_call(e, g->tail[partial], (Val[]){w->tile, w->ops, row, col, rows}, 5);
     LLVMBuildBr(e->b, done);
     LLVMPositionBuilderAtEnd(e->b, whole);
     emit_call(e, g->micro[partial][g->mr], args, 6);
@@ -211,7 +211,7 @@ static void walk_panels(Emit *e, const Walk *w, Val c0, Val c1, Val row, Val row
     const Gemm *g = w->g;
     int64_t full = g->n / g->nr * g->nr;
     for (int partial = 0; partial < 2; partial++) {
-        if (partial && full == g->n) break;
+        if (partial ? full == g->n : full == 0) continue;
         Loop l;
         Val from = partial ? emit_i64(e, full) : c0;
         Val to = partial ? c1 : emit_imin(e, c1, emit_i64(e, full));

@@ -42,6 +42,13 @@ static void transpose4(Emit *e, Val v[SIDE]) {
     v[3] = shuffle(e, b, d, 2, 3, 6, 7);
 }
 
+static Val first_lanes(Emit *e, Val v, int width) {
+    if (width == SIDE) return v;
+    Val i[SIDE];
+    for (int l = 0; l < width; l++) i[l] = LLVMConstInt(e->i32, (unsigned)l, 0);
+    return LLVMBuildShuffleVector(e->b, v, v, LLVMConstVector(i, (unsigned)width), "");
+}
+
 typedef struct {
     int64_t n, k, nr;
     Val x, out;
@@ -72,8 +79,7 @@ static void pack_strip(Emit *e, const Pack *p, Val row, Val at, int rows, int wi
         } else {
             transpose4(e, v);
             for (int j = 0; j < SIDE; j++)
-                vec_store(e, width == SIDE ? v[j] : vec_widen(e, v[j], part, width),
-                          emit_at_c(e, dst, j * p->nr), part);
+                vec_store(e, first_lanes(e, v[j], width), emit_at_c(e, dst, j * p->nr), part);
         }
         loop_end(e, &l);
     }
