@@ -329,13 +329,13 @@ static bool parse_step(Lexer *l, Schedule *s, int before) {
 
 // target="row" and what differs from the row.
 static bool parse_target(Lexer *l, Schedule *s) {
-    Loc loc = l->tok.loc;
     Target *t = NEW(l->arena, Target);
     if (!lex_accept_word(l, "target") || !lex_is(l, '=')) {
         lex_expected(l, "target=\"NAME\"");
         return false;
     }
     lex_next(l);
+    Loc loc = l->tok.loc;
     const char *name = parse_string(l, "the name of the target (a string)");
     if (!name) return false;
     const Target *row = target_find(name);
@@ -366,7 +366,9 @@ static bool parse_target(Lexer *l, Schedule *s) {
 
 static bool parse_head(Lexer *l, Schedule *s) {
     if (!lex_accept_word(l, "schedule")) {
+        static const char *const words[] = {"schedule"};
         lex_expected(l, "schedule NAME target=\"NAME\" {");
+        if (l->tok.kind == TOK_NAME) lex_hint_name(l, l->tok.s, l->tok.n, words, 1);
         return false;
     }
     if ((l->tok.kind != TOK_NAME && l->tok.kind != TOK_STRING) || l->tok.n == 0) {
