@@ -10,9 +10,10 @@ typedef enum { LEVEL_GRAPH, LEVEL_FUSED, LEVEL_SCHEDULE, LEVEL_MEMORY } Level;
 typedef struct {
     Arena *arena;
     const Target *target;
-    Module *module;          // graphs by program; passes on graphs replace entries
-    VEC(Schedule *) schedules; // filled by the schedule pass, one per program
+    Module *module;                  // graphs by program; passes on graphs replace entries
+    VEC(Schedule *) schedules;       // filled by the schedule pass, one per program
     int64_t rewrites, rewrite_limit; // limit < 0: none. A pass asks pass_may_rewrite() before each
+    Diag *diag; // where passes report what the input's text asks for and they cannot do
 } Pipeline;
 bool pass_may_rewrite(Pipeline *p);
 
@@ -21,6 +22,7 @@ typedef struct {
     const char *stop_after; // pass name or NULL
     const char *dump;       // pass name, "all", "changed" or NULL: print after it to dump_out
     Level stop_level;       // run no pass beyond this level
+    bool unoptimised;       // leave out the passes that only optimise: the oracle
     bool time;              // print seconds per pass to stderr
     int64_t rewrite_limit;  // -1: none
     FILE *dump_out;

@@ -1,0 +1,105 @@
+// The state of one program while it is scheduled, and the small vocabulary the scheduler is written
+// in. Private to passes/.
+//
+// Legend: R rows (positions) per image, n columns, k depth; a "row" is the last dimension.
+#ifndef CNX_PASSES_SCHED_H
+#define CNX_PASSES_SCHED_H
+#include "group.h"
+
+// The prepare program under construction: its values by name, shared by all programs.
+typedef struct {
+    Graph *g;
+    VEC(Port) known;  // results hoist-prepare named
+    VEC(Port) wanted; // what a schedule reads: becomes the outputs
+} Prepare;
+void prepare_begin(Prepare *pr, Pipeline *p);
+Graph *prepare_end(Prepare *pr);
+// Names of weight buffers: the parameter as it is, in GEMM panels, as [taps,c], a constant.
+const char *prepare_plain(Prepare *pr, const Graph *g, const Node *param);
+const char *prepare_panels(Prepare *pr, const Graph *g, const Node *param, int64_t nr);
+const char *prepare_taps(Prepare *pr, const Graph *g, const Node *param);
+const char *prepare_ones(Prepare *pr, int64_t n);
+
+// Partial statistics of a grn_stat result.
+typedef struct {
+    Value stat; // value of the program's graph
+    int partial;
+    int64_t rows, row_block, blocks;
+    int64_t aggregate, statistics;
+} Stat;
+
+typedef struct {
+    Pipeline *p;
+    Arena *a;
+    const Target *t;
+    const Graph *g;
+    Schedule *s;
+    Prepare *prepare; // NULL while prepare itself is scheduled
+    const int *uses;
+    Value *root;   // of each value: the one whose memory it is (views)
+    int *buffer;   // of each root, -1: none yet
+    int *deferred; // of each value: node index of a depthwise group left to its reader, else -1
+    VEC(Stat) stats;
+} Sched;
+
+// Rows and columns of a value as memory: rows per image (or in all, without a batch) of n elements.
+typedef struct {
+    int64_t rows, n;
+    bool batch;
+} Rows;
+Rows rows_of(Type t);
+
+// Attributes of a kernel spec under construction.
+typedef struct {
+    Attr v[12];
+    int n;
+    int64_t epilogue[MAX_GROUP];
+    int nepilogue;
+} SpecAttrs;
+void spec_set(SpecAttrs *s, AttrId id, int64_t i);
+void spec_set_f64(SpecAttrs *s, AttrId id, double f);
+void spec_set_pair(Sched *sc, SpecAttrs *s, AttrId id, int64_t x, int64_t y);
+void spec_word(SpecAttrs *s, Epilogue word);
+
+// Operands of a call under construction.
+typedef struct {
+    Operand v[MAX_GROUP + 8];
+    int n;
+} Operands;
+void operand_add(Operands *o, int buffer);
+void operand_value(Sched *sc, Operands *o, Value v);
+void operand_rows(Operands *o, int buffer, int64_t row_bytes);     // scratch
+void operand_blocks(Operands *o, int buffer, int64_t block_bytes); // partial statistics
+
+int buffer_new(Sched *sc, const char *name, Region region, Type t);
+int buffer_of(Sched *sc, Value v); // made at first use
+int scratch_new(Sched *sc, const char *name, int64_t rows, int64_t n);
+Value root_of(const Sched *sc, Value v);
+
+Step *step_new(Sched *sc, const Node *like, Over over, int64_t rows, int64_t row_block,
+               int64_t cols, int64_t col_block);
+void call_new(Sched *sc, Step *st, KernelKind kind, SpecAttrs *attrs, const Operands *ops,
+              const Node *like, int64_t macs);
+
+// ---- choices from the target (sched_tile.c) ----------------------------------------------------
+typedef struct {
+    int64_t mr, nr, ku, order; // order: 0 m, 1 n
+} GemmTile;
+GemmTile gemm_tile(const Target *t, int64_t rows, int64_t n, int64_t k);
+int64_t dwconv_tile(const Target *t, int64_t width, int64_t kw);
+// Rows of a block of at most about `bytes` of cache, a multiple of `quantum`, preferring multiples
+// of mr and an even number of at least eight blocks.
+int64_t row_block(int64_t rows, int64_t quantum, int64_t mr, int64_t row_bytes, int64_t bytes);
+
+// ---- one kind of node each (sched_gemm.c, sched_node.c) ----------------------------------------
+void schedule_linear(Sched *sc, const Node *n);
+void schedule_dwconv(Sched *sc, const Node *n);
+// True when n may be left to the linear that reads it.
+bool dwconv_defers(const Sched *sc, const Node *n);
+void schedule_op(Sched *sc, const Node *n);
+// Appends the words and operands of the epilogue ops of a group; makes partial statistics.
+void epilogue_words(Sched *sc, const Node *n, const GroupForm *f, int64_t row_block, SpecAttrs *s,
+                    Operands *o);
+// The value of the program a body's input stands for.
+Value body_operand(const Node *n, Value body_value);
+#endif
