@@ -60,6 +60,9 @@ const Target *codegen_native_target(Arena *a);
 // tests and tuning. The code lives until the process ends.
 typedef void (*KernelFn)(void *const *ops, int64_t r0, int64_t r1, int64_t c0, int64_t c1);
 KernelFn codegen_jit_kernel(Arena *a, const Target *t, const KernelSpec *spec, const char **why);
+// The FMA loop of a target (emit_peak_loop) in this process; NULL: *why.
+typedef double (*PeakFn)(int64_t iterations);
+PeakFn codegen_jit_peak(Arena *a, const Target *t, const char **why);
 // The same kernel as an assembly listing (arena text), or NULL with the reason in *why.
 const char *codegen_kernel_asm(Arena *a, const Target *t, const KernelSpec *spec, const char **why);
 // Vector registers spilled and reloaded in the functions of a listing whose names start with

@@ -29,6 +29,18 @@ KernelFn codegen_jit_kernel(Arena *a, const Target *t, const KernelSpec *spec, c
     return (KernelFn)(uintptr_t)fn;
 }
 
+PeakFn codegen_jit_peak(Arena *a, const Target *t, const char **why) {
+    Unit *u = unit_new(a, "jit", t, 2, diag_new(a, stderr));
+    if (!u) {
+        *why = "LLVM has no code generator for the target";
+        return NULL;
+    }
+    LLVMSetLinkage(emit_peak_loop(u), LLVMExternalLinkage);
+    void *fn = unit_load(u, "peak_loop", why);
+    unit_free(u);
+    return (PeakFn)(uintptr_t)fn;
+}
+
 const char *codegen_kernel_asm(Arena *a, const Target *t, const KernelSpec *spec,
                                const char **why) {
     const char *symbol = NULL;

@@ -1,0 +1,250 @@
+// bench_kernels [TARGET] [FILTER...]: speed of single kernels beside the FMA loop of the same
+// target, interleaved in time, one thread. TARGET: a row of the target table or "native" (default).
+// FILTER: only lines that contain one of these texts.
+//
+//   bench_kernels native gemm              all GEMM shapes
+//   bench_kernels x86-64-v3 dwconv norm
+//   bench_kernels native = 'gemm 784 80 320 8 32 4 m gelu'   one shape: M K N mr nr ku order
+//   epilogue
+//
+// Percent of peak counts 2 FLOP per multiply-add, all taps; nothing for elementwise work. The best
+// repetition counts: neighbours on the machine only ever slow one down.
+#include "../../codegen/codegen.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+typedef struct {
+    Arena *arena;
+    const Target *target;
+    PeakFn peak;
+    int64_t peak_rounds;
+} Bench;
+
+typedef struct {
+    KernelSpec spec;
+    Attr attrs[12];
+} Spec;
+
+typedef struct {
+    char text[128];
+    Spec spec;
+    int64_t rows, cols;
+    double macs, elements;
+    void *ops[12];
+} Case;
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static float *floats(Bench *b, int64_t n) {
+    float *p = arena_alloc(b->arena, (size_t)n * sizeof(float) + 4096);
+    for (int64_t i = 0; i < n; i++) p[i] = (float)((i * 7919) % 2001 - 1000) * 1e-3f;
+    return p;
+}
+
+static void add_attr(Spec *s, Attr a) {
+    int i = s->spec.nattrs++;
+    for (; i > 0 && s->attrs[i - 1].id > a.id; i--) s->attrs[i] = s->attrs[i - 1];
+    s->attrs[i] = a;
+}
+
+static void add_int(Spec *s, AttrId id, int64_t v) { add_attr(s, attr_int(id, v)); }
+
+// Epilogue named in a benchmark line; operands go to c->ops.
+static void add_epilogue(Bench *b, Case *c, const char *name, int64_t m, int64_t n, int nops) {
+    int64_t words[8];
+    int count = 0;
+    words[count++] = EPI_BIAS;
+    c->ops[nops++] = floats(b, n);
+    if (strstr(name, "gelu")) words[count++] = strstr(name, "tanh") ? EPI_GELU_TANH : EPI_GELU;
+    if (strstr(name, "stat")) {
+        words[count++] = EPI_STAT_L2;
+        c->ops[nops++] = floats(b, n);
+    }
+    if (strstr(name, "add")) {
+        words[count++] = EPI_ADD;
+        c->ops[nops++] = floats(b, m * n);
+    }
+    add_attr(&c->spec, attr_ints(b->arena, A_epilogue, words, count));
+}
+
+static bool case_gemm(Bench *b, Case *c, const char *line) {
+    long m, k, n, mr, nr, ku;
+    char order = 'm', epilogue[32] = "bias";
+    if (sscanf(line, "gemm %ld %ld %ld %ld %ld %ld %c %31s", &m, &k, &n, &mr, &nr, &ku, &order,
+               epilogue) < 6)
+        return false;
+    c->spec.spec.kind = K_GEMM;
+    add_int(&c->spec, A_n, n);
+    add_int(&c->spec, A_k, k);
+    add_int(&c->spec, A_mr, mr);
+    add_int(&c->spec, A_nr, nr);
+    add_int(&c->spec, A_ku, ku);
+    add_int(&c->spec, A_order, order == 'n');
+    c->rows = m;
+    c->cols = n;
+    c->macs = (double)m * (double)k * (double)n;
+    c->ops[0] = floats(b, m * k);
+    c->ops[1] = floats(b, (n + nr - 1) / nr * nr * k);
+    c->ops[2] = floats(b, m * n);
+    add_epilogue(b, c, epilogue, m, n, 3);
+    return true;
+}
+
+static bool case_dwconv(Bench *b, Case *c, const char *line) {
+    long h, w, ch, k, tile;
+    if (sscanf(line, "dwconv %ld %ld %ld %ld %ld", &h, &w, &ch, &k, &tile) < 5) return false;
+    c->spec.spec.kind = K_DWCONV;
+    add_int(&c->spec, A_h, h);
+    add_int(&c->spec, A_w, w);
+    add_int(&c->spec, A_c, ch);
+    add_attr(&c->spec, attr_ints2(b->arena, A_kernel, k, k));
+    add_attr(&c->spec, attr_ints2(b->arena, A_pad, k / 2, k / 2));
+    add_int(&c->spec, A_tile, tile);
+    c->rows = h * w;
+    c->cols = ch;
+    c->macs = (double)(h * w * ch * k * k);
+    c->ops[0] = floats(b, h * w * ch);
+    c->ops[1] = floats(b, k * k * ch);
+    c->ops[2] = floats(b, h * w * ch);
+    add_epilogue(b, c, "bias", h * w, ch, 3);
+    return true;
+}
+
+static bool case_rows(Bench *b, Case *c, const char *line) {
+    long m, n;
+    char kind[16];
+    if (sscanf(line, "%15s %ld %ld", kind, &m, &n) < 3) return false;
+    bool gelu = strncmp(kind, "gelu", 4) == 0;
+    if (!gelu && strcmp(kind, "norm") != 0 && strcmp(kind, "stat") != 0) return false;
+    c->spec.spec.kind = gelu ? K_ELTWISE : strcmp(kind, "norm") == 0 ? K_NORM : K_STAT;
+    add_int(&c->spec, A_n, n);
+    if (c->spec.spec.kind == K_NORM) add_attr(&c->spec, attr_f64(A_eps, 1e-6));
+    c->rows = m;
+    c->cols = n;
+    c->elements = (double)m * (double)n;
+    c->ops[0] = floats(b, m * n);
+    c->ops[1] = floats(b, m * n);
+    int64_t word = strcmp(kind, "gelu_tanh") == 0 ? EPI_GELU_TANH : EPI_GELU;
+    if (gelu) add_attr(&c->spec, attr_ints(b->arena, A_epilogue, &word, 1));
+    return true;
+}
+
+static void bench_run(Bench *b, const char *line) {
+    Case *c = NEW(b->arena, Case);
+    const char *why = "";
+    if (!case_gemm(b, c, line) && !case_dwconv(b, c, line) && !case_rows(b, c, line)) {
+        printf("%-44s unknown\n", line);
+        return;
+    }
+    c->spec.spec.attrs = c->spec.attrs;
+    double start = seconds();
+    KernelFn fn = codegen_jit_kernel(b->arena, b->target, &c->spec.spec, &why);
+    double compile = seconds() - start;
+    if (!fn) {
+        printf("%-44s %s\n", line, why);
+        return;
+    }
+    const char *text = codegen_kernel_asm(b->arena, b->target, &c->spec.spec, &why);
+    fn(c->ops, 0, c->rows, 0, c->cols);
+    start = seconds();
+    fn(c->ops, 0, c->rows, 0, c->cols);
+    int inner = (int)(2e-3 / (seconds() - start)) + 1;
+    double best = 1e9, peak = 0;
+    for (int rep = 0; rep < 60; rep++) {
+        start = seconds();
+        for (int i = 0; i < inner; i++) fn(c->ops, 0, c->rows, 0, c->cols);
+        double t = (seconds() - start) / inner;
+        if (t < best) best = t;
+        start = seconds();
+        double flops = b->peak(b->peak_rounds);
+        double rate = flops / (seconds() - start);
+        if (rate > peak) peak = rate;
+    }
+    printf("%-44s %8.1f us", line, best * 1e6);
+    if (c->macs > 0)
+        printf("  %6.1f GFLOP/s  %5.1f %% of %.1f", 2e-9 * c->macs / best,
+               200 * c->macs / best / peak, peak * 1e-9);
+    if (c->elements > 0) printf("  %6.3f ns/element", best / c->elements * 1e9);
+    printf("  compile %.1f ms, %d spills\n", compile * 1e3, text ? codegen_spills(text, "") : -1);
+    fflush(stdout);
+}
+
+static const char *const lines_512[] = {
+    "gemm 3136 40 160 8 32 4 m bias",
+    "gemm 3136 160 40 7 40 4 m bias",
+    "gemm 784 80 320 8 32 4 m bias",
+    "gemm 784 320 80 7 40 4 m bias",
+    "gemm 3136 96 384 8 32 4 m bias",
+    "gemm 3136 384 96 8 32 4 m bias",
+    "gemm 784 192 768 8 32 4 m bias",
+    "gemm 196 384 1536 7 32 4 n bias",
+    "gemm 49 768 3072 7 48 4 n bias",
+    "gemm 49 3072 768 7 48 4 n bias",
+    "gemm 3136 40 160 8 32 4 m gelu,stat",
+    "gemm 3136 96 384 8 32 4 m gelu,stat",
+    "gemm 784 192 768 8 32 4 m gelu,stat",
+    "gemm 3136 384 96 8 32 4 m add",
+    "gemm 3136 160 40 7 40 4 m add",
+    "dwconv 56 56 40 7 8",
+    "dwconv 56 56 96 7 8",
+    "dwconv 28 28 192 7 7",
+    "dwconv 14 14 384 7 7",
+    "dwconv 7 7 768 7 7",
+    "gelu 3136 160",
+    "gelu_tanh 3136 160",
+    "norm 3136 40",
+    "norm 3136 96",
+    "norm 784 192",
+    "norm 196 384",
+    "stat 3136 160",
+};
+static const char *const lines_256[] = {
+    "gemm 3136 40 160 6 16 4 m bias",
+    "gemm 3136 160 40 4 24 4 m bias",
+    "gemm 784 80 320 6 16 4 m bias",
+    "gemm 3136 96 384 6 16 4 m bias",
+    "gemm 784 192 768 6 16 4 m bias",
+    "gemm 196 384 1536 4 24 4 n bias",
+    "gemm 49 768 3072 4 24 4 n bias",
+    "gemm 49 3072 768 4 24 4 n bias",
+    "dwconv 56 56 96 7 7",
+    "dwconv 14 14 384 7 7",
+    "gelu 3136 160",
+    "norm 3136 96",
+};
+
+static bool wanted(const char *line, char **filter, int n) {
+    for (int i = 0; i < n; i++)
+        if (strstr(line, filter[i])) return true;
+    return n == 0;
+}
+
+int main(int argc, char **argv) {
+    Bench b = {.arena = arena_new()};
+    const char *name = argc > 1 ? argv[1] : "native", *why = "";
+    b.target = strcmp(name, "native") == 0 ? codegen_native_target(b.arena) : target_find(name);
+    b.peak = b.target ? codegen_jit_peak(b.arena, b.target, &why) : NULL;
+    if (!b.peak) {
+        fprintf(stderr, "bench_kernels: target %s: %s\n", name, b.target ? why : "unknown");
+        return 1;
+    }
+    b.peak_rounds = 4000;
+    printf("target %s, cpu %s\n", b.target->name, b.target->cpu);
+    if (argc > 2 && strcmp(argv[2], "=") == 0) {
+        for (int i = 3; i < argc; i++) bench_run(&b, argv[i]);
+    } else {
+        bool wide = b.target->vector_bits == 512;
+        const char *const *lines = wide ? lines_512 : lines_256;
+        int n = wide ? (int)(sizeof lines_512 / sizeof *lines_512)
+                     : (int)(sizeof lines_256 / sizeof *lines_256);
+        for (int i = 0; i < n; i++)
+            if (wanted(lines[i], argv + 2, argc > 2 ? argc - 2 : 0)) bench_run(&b, lines[i]);
+    }
+    arena_free(b.arena);
+    return 0;
+}
