@@ -21,6 +21,7 @@ if(CNX_OPENMP)
 else()
   set(CNX_PC_OPENMP "")
 endif()
+file(RELATIVE_PATH CNX_PC_PREFIX ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
 configure_file(cmake/cnxc.pc.in ${CMAKE_CURRENT_BINARY_DIR}/cnxc.pc @ONLY)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/cnxc.pc
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

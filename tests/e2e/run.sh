@@ -1,0 +1,20 @@
+#!/bin/sh
+# Runs a test script in an empty folder, with the helpers below; the folder is removed afterwards.
+set -eu
+script=$1
+dir=$(mktemp -d "${TMPDIR:-/tmp}/cnx-e2e-XXXXXX")
+trap 'rm -rf "$dir"' EXIT
+cd "$dir"
+
+fail() { echo "FAIL: $*" >&2; exit 1; }
+# must_fail TEXT COMMAND...: the command fails with exit status 1 or 2 and says TEXT.
+must_fail() {
+    text=$1; shift
+    status=0
+    "$@" >out.txt 2>err.txt || status=$?
+    [ $status -eq 1 ] || [ $status -eq 2 ] || fail "status $status of: $*"
+    grep -qF -- "$text" err.txt || fail "'$text' is not said by: $* ($(cat err.txt))"
+}
+# A network small enough to be compiled and run in no time, not square, 7 classes.
+small="$SOURCE/models/convnextv2_atto.yaml --set input.height=64 --set input.width=96 --set head.classes=7"
+. "$script"
