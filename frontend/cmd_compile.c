@@ -1,13 +1,11 @@
-// Spec -> pipeline -> the model description of an artifact; embedding of prepared weights by the
-// naive evaluator.
+// Spec -> pipeline -> the model description of an artifact; embedding of weights that
+// the program prepare, run in this process, has made.
 #include "cmd_compile.h"
-#include "../ir/eval.h"
 #include "../runtime/cnxrt_weights.h"
 #include "network.h"
 #include <stdlib.h>
 
-// ---- what the artifact says of itself
-// ------------------------------------------------------------
+// ---- what the artifact says of itself ----------------------------------------------------------
 
 static const float *to_floats(Arena *a, const double *v, int64_t n) {
     float *out = NEWN(a, float, n);
@@ -103,25 +101,7 @@ bool compile_spec(Compiled *c, const ModelSpec *spec, const Target *target,
     return true;
 }
 
-// ---- embedding
-// -----------------------------------------------------------------------------------
-
-typedef struct {
-    const CodegenModel *model;
-    const char *blob;
-} RawParams;
-
-static const char *raw_param(void *user, const char *name, Type type, Tensor *out) {
-    const RawParams *raw = user;
-    for (int i = 0; i < raw->model->nparams; i++) {
-        const struct CodegenParam *p = &raw->model->params[i];
-        if (strcmp(p->name, name)) continue;
-        *out = (Tensor){.dt = DT_F32, .rank = type.rank, .data = (void *)(raw->blob + p->offset)};
-        for (int k = 0; k < type.rank; k++) out->d[k] = type.d[k].c;
-        return NULL;
-    }
-    return "no such parameter";
-}
+// ---- embedding ---------------------------------------------------------------------------------
 
 static bool load_raw(Compiled *c, const char *path, char *blob, Diag *d) {
     Arena *a = c->pipeline.arena;
@@ -145,36 +125,13 @@ static bool load_raw(Compiled *c, const char *path, char *blob, Diag *d) {
     return status == CNXRT_OK;
 }
 
-// Copies results of prepare to where its schedule keeps them.
-static void place_weights(const Schedule *s, const Graph *g, const Tensor *results, char *blob) {
-    for (int i = 0; i < g->outputs.n; i++) {
-        const Buffer *found = NULL;
-        for (int k = 0; k < s->buffers.n && !found; k++)
-            if (s->buffers.v[k].region == REGION_WEIGHT &&
-                strcmp(s->buffers.v[k].name, g->outputs.v[i].name) == 0)
-                found = &s->buffers.v[k];
-        int64_t bytes = tensor_elems(&results[i]) * (int64_t)sizeof(float);
-        if (!found || found->bytes < bytes)
-            ice((Loc){0}, "prepare's result '%s' has no buffer of %lld bytes", g->outputs.v[i].name,
-                (long long)bytes);
-        memcpy(blob + found->offset, results[i].data, (size_t)bytes);
-    }
-}
-
 bool compile_embed(Compiled *c, const char *weights, Diag *d) {
     Arena *a = c->pipeline.arena;
     const Schedule *s = schedule_find(&c->pipeline, "prepare");
-    Graph *g = module_find(c->pipeline.module, "prepare");
-    if (!s || !g) ice((Loc){0}, "no program prepare to embed weights with");
+    if (!s) ice((Loc){0}, "no program prepare to embed weights with");
     char *raw = arena_alloc(a, (size_t)c->model.param_bytes + 64);
     char *blob = arena_alloc(a, (size_t)c->model.weight_bytes + 64);
-    if (!load_raw(c, weights, raw, d)) return false;
-    RawParams params = {&c->model, raw};
-    EvalContext ctx = {.arena = a, .dt = DT_F32, .batch = 1, .param = raw_param, .user = &params};
-    Tensor *results = NEWN(a, Tensor, g->outputs.n + 1);
-    const char *why = eval_graph(&ctx, g, results);
-    if (why) ice((Loc){0}, "prepare cannot be evaluated: %s", why);
-    place_weights(s, g, results, blob);
+    if (!load_raw(c, weights, raw, d) || !codegen_prepare(a, s, raw, blob, d)) return false;
     c->model.embedded = blob;
     return true;
 }
