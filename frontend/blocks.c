@@ -5,7 +5,7 @@
 #include "blocks.h"
 
 enum { MAX_CHANNELS = 1 << 16, MAX_KERNEL = 255, MAX_BLOCK_DEPTH = 16 };
-#define MAX_ELEMENTS ((double)(1ll << 36)) // of one parameter or one image's activation
+#define MAX_ELEMENTS ((double)(1ll << 33)) // of one parameter or one image's activation
 
 typedef struct {
     const char *name;
@@ -105,6 +105,7 @@ Value block_op(Builder *b, Op op, Loc loc, const char *label, const Value *args,
 }
 
 Value block_param(Builder *b, const char *name, int rank, const int64_t *dims, Loc loc) {
+    if (b->failed) return NO_VALUE;
     Dim d[MAX_RANK];
     double elements = 1;
     for (int i = 0; i < rank; i++) {

@@ -101,10 +101,22 @@ static void print_recipes(const ModelSpec *m) {
     }
 }
 
+static const char *json_string(Arena *a, const char *text) {
+    Str s = {.arena = a};
+    for (; *text; text++)
+        if (*text == '"' || *text == '\\')
+            str_printf(&s, "\\%c", *text);
+        else if ((unsigned char)*text < 32)
+            str_printf(&s, "\\u%04x", (unsigned)*text);
+        else
+            str_addn(&s, text, 1);
+    return str_cstr(&s);
+}
+
 static void print_json(Arena *a, const ModelSpec *m, const NetworkInfo *n) {
     printf("{\"name\": \"%s\", \"channels\": %lld, \"height\": %lld, \"width\": %lld, "
            "\"classes\": %lld, \"parameters\": %lld, \"macs\": %lld, \"stages\": [",
-           m->name, (long long)m->input.channels, (long long)m->input.height,
+           json_string(a, m->name), (long long)m->input.channels, (long long)m->input.height,
            (long long)m->input.width, (long long)m->head.classes, (long long)n->params,
            (long long)n->macs);
     for (int i = 0; i < m->stages.n; i++)

@@ -25,7 +25,7 @@ static const Field fields[] = {
     {"warmup_epochs", F_NUM, AT(warmup_epochs), 0, 1e6, NULL, "0", 0, "linear warm-up"},
     {"no_decay", F_WORDS, AT(no_decay), 0, 0, "vectors|bias|scale", NULL, 0,
      "parameters without weight decay: of rank 1, named bias, of GRN and layer scale"},
-    {"layer_decay", F_NODE, 0, 0, 0, NULL, NULL, 0, "{kind: none|single|group, rate}"},
+    {"layer_decay", F_NODE, AT(part), 0, 0, NULL, NULL, 0, "{kind: none|single|group, rate}"},
     {"drop_path", F_NUM, AT(drop_path), 0, 0.99, NULL, NULL, 0, "largest drop-path rate"},
     {"label_smoothing", F_NUM, AT(label_smoothing), 0, 0.99, NULL, "0", 0, "share spread evenly"},
     {"mixup", F_NUM, AT(mixup), 0, 100, NULL, "0", 0, "alpha of mixup, 0: off"},
@@ -35,7 +35,7 @@ static const Field fields[] = {
     {"ema", F_NUM, AT(ema), UNIT, NULL, "none", FIELD_NONE, "decay of the averaged weights"},
     {"head_init_scale", F_NUM, AT(head_init_scale), 0, 1000, NULL, "1", 0,
      "factor on the new head's initial weights"},
-    {"augment", F_NODE, 0, 0, 0, NULL, NULL, 0, "what is done to training images"},
+    {"augment", F_NODE, AT(part), 0, 0, NULL, NULL, 0, "what is done to training images"},
 };
 static const Field decay_fields[] = {
     {"kind", F_WORD, AT(layer_decay.kind), 0, 0, "none|single|group", "none", 0,

@@ -7,10 +7,11 @@
 typedef struct {
     const char *name;
     Loc loc;
-    int kind;      // 0 pretrain, 1 finetune, 2 train
-    int optimizer; // 0 adamw
-    int loss;      // 0 cross_entropy, 1 bce, 2 masked_mse
-    int precision; // 0 fp32, 1 fp16, 2 bf16
+    const Yaml *part; // the map of layer_decay or augment while reading
+    int kind;         // 0 pretrain, 1 finetune, 2 train
+    int optimizer;    // 0 adamw
+    int loss;         // 0 cross_entropy, 1 bce, 2 masked_mse
+    int precision;    // 0 fp32, 1 fp16, 2 bf16
     double betas[2], eps;
     double base_lr; // per 256 images of the batch
     double lr;      // absolute; 0: base_lr * batch / 256

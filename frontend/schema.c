@@ -387,6 +387,7 @@ static bool read_one(Schema *s, const Yaml *map, const Yaml *fallback, Loc where
 
 bool schema_read(Schema *s, const Yaml *map, const Yaml *fallback, Loc where, const char *what,
                  const Field *fields, int n, Scope *scope, void *out) {
+    if (map && map->kind != YAML_MAP) return false; // reported by schema_keys
     bool ok = true;
     for (int i = 0; i < n; i++)
         ok &= read_one(s, map, fallback, where, what, &fields[i], scope, out);

@@ -63,7 +63,8 @@ typedef struct {
     Diag *diag;
 } Schema;
 
-// Fills out from map (NULL: all defaults), then from fallback (may be NULL), then from init.
+// Fills out from map (NULL: all defaults), then from fallback (may be NULL), then from init. That
+// map is one and its keys are known is schema_keys' to say.
 // where: the place of a missing required field. Returns false after errors.
 bool schema_read(Schema *s, const Yaml *map, const Yaml *fallback, Loc where, const char *what,
                  const Field *fields, int n, Scope *scope, void *out);

@@ -448,8 +448,11 @@ ModelSpec *spec_load(Arena *a, Diag *d, const char *name, YamlDirs dirs, const c
     const char *path = yaml_find(a, name, dirs);
     if (!path) {
         diag_error(d, (Loc){0}, "no spec '%s'", name);
-        diag_hint(d,
-                  "give a file, or the name of one in the models folder such as convnextv2_atto");
+        const char *near = yaml_nearest(a, name, dirs);
+        if (near)
+            diag_hint(d, "did you mean '%s'?", near);
+        else
+            diag_hint(d, "give a file, or the name of a model such as convnextv2_atto");
         return NULL;
     }
     Yaml *root = yaml_load(a, d, path, dirs);

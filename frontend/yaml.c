@@ -2,6 +2,7 @@
 // merge of whole trees: because every node carries its own Loc, an error in an inherited value is
 // shown in the file that holds it.
 #include "yaml.h"
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,6 +53,7 @@ static Yaml *yaml_new(Arena *a, YamlKind kind, Loc loc) {
 
 static Loc reader_loc(const Reader *r, yaml_mark_t m) {
     int line = (int)m.line, col = (int)m.column;
+    if (r->col0 && line) return (Loc){r->file, r->line0 + 1, r->col0 + 1}; // past one line's value
     return (Loc){r->file, r->line0 + line + 1, (line ? 0 : r->col0) + col + 1};
 }
 
@@ -213,6 +215,26 @@ const char *yaml_find(Arena *a, const char *name, YamlDirs dirs) {
     path = find_in(a, "models", name);
     for (int i = 0; !path && i < dirs.n; i++) path = find_in(a, dirs.dirs[i], name);
     return path;
+}
+
+enum { MAX_NAMES = 256 };
+
+static int list_models(Arena *a, const char *dir, const char **names, int n) {
+    DIR *d = opendir(dir);
+    for (struct dirent *e; d && n < MAX_NAMES && (e = readdir(d));) {
+        size_t len = strlen(e->d_name);
+        if (len > 5 && strcmp(e->d_name + len - 5, ".yaml") == 0)
+            names[n++] = arena_strndup(a, e->d_name, len - 5);
+    }
+    if (d) closedir(d);
+    return n;
+}
+
+const char *yaml_nearest(Arena *a, const char *name, YamlDirs dirs) {
+    const char *names[MAX_NAMES];
+    int n = list_models(a, "models", names, 0);
+    for (int i = 0; i < dirs.n; i++) n = list_models(a, dirs.dirs[i], names, n);
+    return nearest_name(name, names, n);
 }
 
 static char *read_file(Arena *a, const char *path, size_t *n, const char **why) {

@@ -42,6 +42,9 @@ Yaml *yaml_parse(Arena *a, Diag *d, const char *file, const char *text, size_t n
 // NULL when there is none.
 const char *yaml_find(Arena *a, const char *name, YamlDirs dirs);
 
+// The model of those folders whose name is nearest, or NULL.
+const char *yaml_nearest(Arena *a, const char *name, YamlDirs dirs);
+
 // Reads a file and merges it over the files it extends (relative to it, then in dirs): maps merge
 // key by key, anything else is replaced. Returns NULL after errors on d.
 Yaml *yaml_load(Arena *a, Diag *d, const char *path, YamlDirs dirs);
