@@ -60,6 +60,8 @@ void spec_set(SpecAttrs *s, AttrId id, int64_t i);
 void spec_set_f64(SpecAttrs *s, AttrId id, double f);
 void spec_set_pair(Sched *sc, SpecAttrs *s, AttrId id, int64_t x, int64_t y);
 void spec_word(SpecAttrs *s, Epilogue word);
+void spec_set_shape(Sched *sc, SpecAttrs *s, const Dim *shape, const int64_t *perm, int rank);
+void spec_set_value(Sched *sc, SpecAttrs *s, double x);
 
 // Operands of a call under construction.
 typedef struct {
@@ -100,6 +102,12 @@ void schedule_op(Sched *sc, const Node *n);
 // Appends the words and operands of the epilogue ops of a group; makes partial statistics.
 void epilogue_words(Sched *sc, const Node *n, const GroupForm *f, int64_t row_block, SpecAttrs *s,
                     Operands *o);
+// Partial statistics of a grn_stat result over `rows` of n channels, in row blocks of `block`.
+Stat *stat_new(Sched *sc, const Node *like, const Node *op, Value stat, int64_t rows, int64_t block,
+               int64_t n);
+// Writes the statistic itself where something other than grn_scale reads it.
+void materialise_stat(Sched *sc, const Node *n, Value stat_value);
+void gather_spec(Sched *sc, SpecAttrs *s, const Node *patchify, Type x);
 // The value of the program a body's input stands for.
 Value body_operand(const Node *n, Value body_value);
 #endif

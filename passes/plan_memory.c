@@ -1,0 +1,111 @@
+// Lifetimes from the steps, then offsets: largest buffer first, each at the lowest offset where no
+// buffer that lives at the same time lies (best fit by size order). Regions are planned apart:
+// IMAGE (bytes per image), FIXED, SCRATCH (per thread), WEIGHT and PARAM (everything lives).
+//
+// WEIGHT offsets are decided by prepare's schedule and shared by all programs, by name.
+#include "sched.h"
+
+enum { ALIGN = 64 };
+
+static int64_t align_up(int64_t x) { return (x + ALIGN - 1) / ALIGN * ALIGN; }
+
+static void find_lifetimes(Schedule *s) {
+    for (int i = 0; i < s->steps.n; i++)
+        for (int c = 0; c < s->steps.v[i].calls.n; c++) {
+            const Call *call = &s->steps.v[i].calls.v[c];
+            for (int k = 0; k < call->nops; k++) {
+                Buffer *b = &s->buffers.v[call->ops[k].buffer];
+                if (b->first < 0) b->first = i;
+                b->last = i;
+            }
+        }
+    for (int i = 0; i < s->buffers.n; i++)
+        if (s->buffers.v[i].first < 0) s->buffers.v[i].first = s->buffers.v[i].last = 0;
+}
+
+static bool overlap_in_time(const Buffer *x, const Buffer *y) {
+    return x->first <= y->last && y->first <= x->last;
+}
+
+// The lowest offset at which `b` meets no placed buffer of its region and time.
+static int64_t place(const Schedule *s, const Buffer *b, const int *order, int placed) {
+    int64_t at = 0;
+    for (bool moved = true; moved;) {
+        moved = false;
+        for (int i = 0; i < placed; i++) {
+            const Buffer *o = &s->buffers.v[order[i]];
+            if (!overlap_in_time(o, b)) continue;
+            int64_t end = align_up(o->offset + o->bytes);
+            if (at < end && o->offset < at + b->bytes) {
+                at = end;
+                moved = true;
+            }
+        }
+    }
+    return at;
+}
+
+static int64_t plan_region(Schedule *s, Region region) {
+    int *order = NEWN(s->arena, int, s->buffers.n + 1), n = 0;
+    for (int i = 0; i < s->buffers.n; i++) {
+        if (s->buffers.v[i].region != region) continue;
+        int k = n++;
+        for (; k > 0 && s->buffers.v[order[k - 1]].bytes < s->buffers.v[i].bytes; k--)
+            order[k] = order[k - 1];
+        order[k] = i;
+    }
+    int64_t size = 0;
+    for (int i = 0; i < n; i++) {
+        Buffer *b = &s->buffers.v[order[i]];
+        b->offset = place(s, b, order, i);
+        int64_t end = align_up(b->offset + b->bytes);
+        if (end > size) size = end;
+    }
+    return size;
+}
+
+// One after the other, in order of appearance.
+static int64_t lay_out(Schedule *s, Region region) {
+    int64_t at = 0;
+    for (int i = 0; i < s->buffers.n; i++) {
+        Buffer *b = &s->buffers.v[i];
+        if (b->region != region) continue;
+        b->offset = at;
+        at += align_up(b->bytes);
+    }
+    return at;
+}
+
+static void share_weights(Schedule *s, const Schedule *prepare) {
+    s->weight_bytes = prepare->weight_bytes;
+    for (int i = 0; i < s->buffers.n; i++) {
+        Buffer *b = &s->buffers.v[i];
+        if (b->region != REGION_WEIGHT) continue;
+        for (int k = 0; k < prepare->buffers.n; k++) {
+            const Buffer *p = &prepare->buffers.v[k];
+            if (p->region == REGION_WEIGHT && strcmp(p->name, b->name) == 0) b->offset = p->offset;
+        }
+        if (b->offset < 0) ice((Loc){0}, "no program makes the weight '%s'", b->name);
+    }
+}
+
+void pass_plan_memory(Pipeline *p) {
+    Schedule *prepare = NULL;
+    for (int i = 0; i < p->schedules.n; i++)
+        if (strcmp(p->schedules.v[i]->name, "prepare") == 0) prepare = p->schedules.v[i];
+    if (prepare) prepare->weight_bytes = lay_out(prepare, REGION_WEIGHT);
+    for (int i = 0; i < p->schedules.n; i++) {
+        Schedule *s = p->schedules.v[i];
+        ice_context.program = s->name;
+        find_lifetimes(s);
+        s->image_bytes = plan_region(s, REGION_IMAGE);
+        s->fixed_bytes = plan_region(s, REGION_FIXED);
+        s->scratch_bytes = plan_region(s, REGION_SCRATCH);
+        s->param_bytes = lay_out(s, REGION_PARAM);
+        if (s == prepare) continue;
+        if (prepare)
+            share_weights(s, prepare);
+        else
+            s->weight_bytes = lay_out(s, REGION_WEIGHT);
+    }
+}

@@ -1,0 +1,283 @@
+// Groups and single ops become steps: kernel calls on row blocks of buffers.
+//
+// Before: programs are lowered and hoisted. After: one Schedule per program, prepare last; buffers
+// have no offsets yet. A group whose body has the form of group.h is one step (a prologue, when it
+// does not pay inside, is a step before); any other body is taken apart and scheduled op by op.
+// Results live in the caller's output where they are one; views share their operand's buffer.
+#include "sched.h"
+
+// ---- buffers and operands ----------------------------------------------------------------------
+Rows rows_of(Type t) {
+    Rows r = {.rows = 1, .n = 1, .batch = type_has_batch(t)};
+    if (t.rank) r.n = t.d[t.rank - 1].c;
+    for (int i = 0; i + 1 < t.rank; i++) r.rows *= t.d[i].c;
+    return r;
+}
+
+Value root_of(const Sched *sc, Value v) { return sc->root[v]; }
+
+int buffer_new(Sched *sc, const char *name, Region region, Type t) {
+    int64_t fixed, per_image;
+    type_elems(t, &fixed, &per_image);
+    Buffer b = {.name = name,
+                .region = region,
+                .type = t,
+                .bytes = (fixed + per_image) * dtype_bytes(t.dt),
+                .offset = -1,
+                .first = -1,
+                .last = -1};
+    vec_push(sc->a, &sc->s->buffers, b);
+    return sc->s->buffers.n - 1;
+}
+
+static int weight_buffer(Sched *sc, const char *name, Type t) {
+    for (int i = 0; i < sc->s->buffers.n; i++)
+        if (sc->s->buffers.v[i].region == REGION_WEIGHT &&
+            strcmp(sc->s->buffers.v[i].name, name) == 0)
+            return i;
+    return buffer_new(sc, name, REGION_WEIGHT, t);
+}
+
+int scratch_new(Sched *sc, const char *name, int64_t rows, int64_t n) {
+    return buffer_new(sc, name, REGION_SCRATCH,
+                      type_make(DT_F32, 2, (Dim[]){dim_c(rows), dim_c(n)}));
+}
+
+static int port_buffer(Sched *sc, int i) {
+    const Port *port = &sc->g->outputs.v[i];
+    Type t = graph_type(sc->g, port->value);
+    if (!sc->prepare) return buffer_new(sc, port->name, REGION_WEIGHT, t);
+    int b = buffer_new(sc, port->name, REGION_OUTPUT, t);
+    sc->s->buffers.v[b].port = i;
+    return b;
+}
+
+static int leaf_buffer(Sched *sc, const Node *n) {
+    Type t = graph_type(sc->g, n->first);
+    if (n->op == OP_INPUT) {
+        int b =
+            buffer_new(sc, node_str(n, A_name) ? node_str(n, A_name) : "input", REGION_INPUT, t);
+        for (int i = 0; i < sc->g->inputs.n; i++)
+            if (sc->g->inputs.v[i] == n->first) sc->s->buffers.v[b].port = i;
+        return b;
+    }
+    if (!sc->prepare) return buffer_new(sc, node_str(n, A_name), REGION_PARAM, t);
+    return weight_buffer(sc, prepare_plain(sc->prepare, sc->g, n), t);
+}
+
+static bool is_plain_leaf(const Sched *sc, const Node *n) {
+    return n->op == OP_INPUT || n->op == OP_PARAM ||
+           (n->op == OP_CONSTANT && sc->prepare && !type_has_batch(graph_type(sc->g, n->first)));
+}
+
+int buffer_of(Sched *sc, Value v) {
+    Value r = root_of(sc, v);
+    if (sc->buffer[r] >= 0) return sc->buffer[r];
+    const Node *n = graph_def(sc->g, r);
+    int b = -1;
+    if (is_plain_leaf(sc, n)) b = leaf_buffer(sc, n);
+    for (int i = 0; b < 0 && i < sc->g->outputs.n; i++)
+        if (root_of(sc, sc->g->outputs.v[i].value) == r) b = port_buffer(sc, i);
+    if (b < 0) {
+        Type t = graph_type(sc->g, r);
+        const char *name = n->label ? n->label : op_info[n->op].name;
+        b = buffer_new(sc, name, type_has_batch(t) ? REGION_IMAGE : REGION_FIXED, t);
+    }
+    return sc->buffer[r] = b;
+}
+
+void operand_add(Operands *o, int buffer) { o->v[o->n++] = (Operand){.buffer = buffer}; }
+
+void operand_value(Sched *sc, Operands *o, Value v) { operand_add(o, buffer_of(sc, v)); }
+
+void operand_rows(Operands *o, int buffer, int64_t row_bytes) {
+    o->v[o->n++] = (Operand){.buffer = buffer, .row_bytes = row_bytes};
+}
+
+void operand_blocks(Operands *o, int buffer, int64_t block_bytes) {
+    o->v[o->n++] = (Operand){.buffer = buffer, .block_bytes = block_bytes};
+}
+
+// ---- specs, steps, calls -----------------------------------------------------------------------
+static void spec_put(SpecAttrs *s, Attr a) {
+    int i = s->n++;
+    for (; i > 0 && s->v[i - 1].id > a.id; i--) s->v[i] = s->v[i - 1];
+    s->v[i] = a;
+}
+
+void spec_set(SpecAttrs *s, AttrId id, int64_t i) { spec_put(s, attr_int(id, i)); }
+void spec_set_f64(SpecAttrs *s, AttrId id, double f) { spec_put(s, attr_f64(id, f)); }
+void spec_set_pair(Sched *sc, SpecAttrs *s, AttrId id, int64_t x, int64_t y) {
+    spec_put(s, attr_ints2(sc->a, id, x, y));
+}
+void spec_word(SpecAttrs *s, Epilogue word) { s->epilogue[s->nepilogue++] = word; }
+
+void spec_set_shape(Sched *sc, SpecAttrs *s, const Dim *shape, const int64_t *perm, int rank) {
+    spec_put(s, attr_dims(sc->a, A_shape, shape, rank));
+    spec_put(s, attr_ints(sc->a, A_perm, perm, rank));
+}
+
+void spec_set_value(Sched *sc, SpecAttrs *s, double x) {
+    double *v = NEW(sc->a, double);
+    *v = x;
+    spec_put(s, (Attr){.id = A_value, .data = {v, 1}});
+}
+
+Step *step_new(Sched *sc, const Node *like, Over over, int64_t rows, int64_t block, int64_t cols,
+               int64_t col_block) {
+    Step st = {.name = like->label ? like->label : op_info[like->op].name,
+               .over = over,
+               .rows = rows,
+               .row_block = block,
+               .cols = cols,
+               .col_block = col_block};
+    vec_push(sc->a, &sc->s->steps, st);
+    return &sc->s->steps.v[sc->s->steps.n - 1];
+}
+
+void call_new(Sched *sc, Step *st, KernelKind kind, SpecAttrs *attrs, const Operands *ops,
+              const Node *like, int64_t macs) {
+    if (attrs->nepilogue)
+        spec_put(attrs, attr_ints(sc->a, A_epilogue, attrs->epilogue, attrs->nepilogue));
+    Attr *v = NEWN(sc->a, Attr, attrs->n);
+    if (attrs->n) memcpy(v, attrs->v, sizeof *v * (size_t)attrs->n);
+    Operand *o = NEWN(sc->a, Operand, ops->n);
+    memcpy(o, ops->v, sizeof *o * (size_t)ops->n);
+    Call c = {
+        .spec = {kind, v, attrs->n}, .ops = o, .nops = ops->n, .label = like->label, .macs = macs};
+    vec_push(sc->a, &st->calls, c);
+}
+
+// ---- taking graphs into schedulable form -------------------------------------------------------
+static bool is_gemm(const Graph *g, const Node *n) {
+    return n->op == OP_LINEAR && graph_type(g, n->args[0]).rank >= 2;
+}
+
+static void inline_group(Graph *dst, const Graph *src, const Node *n, Value *map) {
+    const Graph *body = n->body;
+    Value *inner = NEWN(dst->arena, Value, body->values.n + 1);
+    for (int i = 0; i < body->inputs.n; i++) inner[body->inputs.v[i]] = map[n->args[i]];
+    for (int i = 0; i < body->nodes.n; i++)
+        if (body->nodes.v[i].op != OP_INPUT) graph_copy_node(dst, body, i, inner);
+    for (int i = 0; i < body->outputs.n; i++)
+        map[n->first + (Value)i] = inner[body->outputs.v[i].value];
+    (void)src;
+}
+
+static Graph *rebuild(const Graph *g, bool (*rule)(Graph *, const Graph *, const Node *, Value *)) {
+    Graph *dst = graph_new(g->arena, g->name);
+    Value *map = NEWN(g->arena, Value, g->values.n + 1);
+    for (int i = 0; i < g->nodes.n; i++)
+        if (!rule(dst, g, &g->nodes.v[i], map)) graph_copy_node(dst, g, i, map);
+    for (int i = 0; i < g->outputs.n; i++)
+        graph_output(dst, g->outputs.v[i].name, map[g->outputs.v[i].value]);
+    return graph_prune(dst);
+}
+
+// Groups of another form are taken apart.
+static bool take_apart(Graph *dst, const Graph *src, const Node *n, Value *map) {
+    GroupForm f;
+    if (n->op != OP_GROUP || group_form(n->body, &f)) return false;
+    inline_group(dst, src, n, map);
+    return true;
+}
+
+// A single linear or depthwise convolution becomes a group of one op.
+static bool wrap_anchor(Graph *dst, const Graph *src, const Node *n, Value *map) {
+    if (n->op != OP_DWCONV2D && !is_gemm(src, n)) return false;
+    Group b;
+    Value args[3];
+    group_begin(&b, dst, n);
+    for (int i = 0; i < n->nargs; i++) args[i] = group_operand(&b, map[n->args[i]]);
+    vec_push(dst->arena, &b.results, group_append(&b, n, args, n->nargs));
+    map[n->first] = group_end(&b);
+    return true;
+}
+
+// ---- a program ---------------------------------------------------------------------------------
+static void sched_begin(Sched *sc, Pipeline *p, Prepare *prepare, const Graph *g) {
+    *sc = (Sched){.p = p, .a = p->arena, .t = p->target, .prepare = prepare};
+    sc->g = rebuild(rebuild(g, take_apart), wrap_anchor);
+    sc->s = NEW(p->arena, Schedule);
+    sc->s->arena = p->arena;
+    sc->s->name = g->name;
+    sc->s->target = p->target;
+    sc->uses = graph_use_counts(sc->g);
+    sc->root = NEWN(p->arena, Value, sc->g->values.n + 1);
+    sc->buffer = NEWN(p->arena, int, sc->g->values.n + 1);
+    sc->deferred = NEWN(p->arena, int, sc->g->values.n + 1);
+    for (int i = 0; i < sc->g->values.n; i++) {
+        const Node *n = graph_def(sc->g, (Value)i);
+        sc->root[i] = n->op == OP_RESHAPE ? sc->root[n->args[0]] : (Value)i;
+        sc->buffer[i] = sc->deferred[i] = -1;
+    }
+}
+
+static void schedule_node(Sched *sc, int index) {
+    const Node *n = &sc->g->nodes.v[index];
+    if (n->op == OP_RESHAPE || is_plain_leaf(sc, n)) return;
+    sc->p->rewrites++;
+    if (n->op != OP_GROUP) {
+        schedule_op(sc, n);
+        return;
+    }
+    GroupForm f;
+    group_form(n->body, &f);
+    if (n->body->nodes.v[f.anchor].op == OP_LINEAR)
+        schedule_linear(sc, n);
+    else if (dwconv_defers(sc, n))
+        sc->deferred[n->first] = index;
+    else
+        schedule_dwconv(sc, n);
+}
+
+// Outputs that are not written where they belong: a value returned twice, an operand returned.
+static void copy_outputs(Sched *sc) {
+    for (int i = 0; i < sc->g->outputs.n; i++) {
+        const Port *port = &sc->g->outputs.v[i];
+        int from = buffer_of(sc, port->value);
+        const Buffer *b = &sc->s->buffers.v[from];
+        bool there = sc->prepare ? b->region == REGION_OUTPUT && b->port == i
+                                 : b->region == REGION_WEIGHT && strcmp(b->name, port->name) == 0;
+        if (there) continue;
+        Rows r = rows_of(graph_type(sc->g, port->value));
+        Operands o = {0};
+        operand_add(&o, from);
+        operand_add(&o, port_buffer(sc, i));
+        SpecAttrs s = {0};
+        spec_set(&s, A_n, r.n);
+        const Node *like = graph_def(sc->g, port->value);
+        Step *st = step_new(sc, like, r.batch ? OVER_FLAT : OVER_ONCE, r.rows,
+                            row_block(r.rows, 1, 1, r.n * 8, sc->t->l2), r.n, r.n);
+        call_new(sc, st, K_COPY, &s, &o, like, 0);
+    }
+}
+
+static Schedule *schedule_program(Pipeline *p, Prepare *prepare, const Graph *g) {
+    Sched sc;
+    ice_context.program = g->name;
+    sched_begin(&sc, p, prepare, g);
+    for (int i = 0; i < sc.g->inputs.n; i++) buffer_of(&sc, sc.g->inputs.v[i]);
+    for (int i = 0; i < sc.g->nodes.n; i++) schedule_node(&sc, i);
+    copy_outputs(&sc);
+    return sc.s;
+}
+
+void pass_schedule(Pipeline *p) {
+    Prepare prepare;
+    prepare_begin(&prepare, p);
+    for (int i = 0; i < p->module->graphs.n; i++) {
+        const Graph *g = p->module->graphs.v[i];
+        if (strcmp(g->name, "prepare") != 0)
+            vec_push(p->arena, &p->schedules, schedule_program(p, &prepare, g));
+    }
+    Graph *g = prepare_end(&prepare);
+    if (!g->outputs.n) return;
+    vec_push(p->arena, &p->schedules, schedule_program(p, NULL, g));
+    for (int i = 0; i < p->module->graphs.n; i++)
+        if (strcmp(p->module->graphs.v[i]->name, "prepare") == 0) {
+            p->module->graphs.v[i] = g;
+            return;
+        }
+    vec_push(p->arena, &p->module->graphs, g);
+}
