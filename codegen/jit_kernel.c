@@ -55,24 +55,34 @@ const char *codegen_kernel_asm(Arena *a, const Target *t, const KernelSpec *spec
     return ok ? str_cstr(&text) : NULL;
 }
 
-int codegen_spills(const char *assembly, const char *prefix) {
+// A line of assembly that stores or loads a spilled vector register. Pairs of narrow registers are
+// what a prologue saves, not spills: AArch64 annotates them alike.
+static bool is_spill(const char *line, size_t n) {
     static const char *const marks[] = {"16-byte ", "32-byte ", "64-byte "};
+    const char *name = line + strspn(line, " \t");
+    if ((strncmp(name, "stp\t", 4) == 0 || strncmp(name, "ldp\t", 4) == 0) && name[4] != 'q')
+        return false;
+    for (int m = 0; m < 3; m++) {
+        const char *at = memmem(line, n, marks[m], strlen(marks[m]));
+        if (!at) continue;
+        at += strlen(marks[m]);
+        return strncmp(at, "Spill", 5) == 0 || strncmp(at, "Reload", 6) == 0 ||
+               strncmp(at, "Folded", 6) == 0;
+    }
+    return false;
+}
+
+int codegen_spills(const char *assembly, const char *prefix) {
     size_t n = strlen(prefix);
     bool inside = false;
     int count = 0;
-    for (const char *line = assembly; *line; line = strchr(line, '\n') + 1) {
+    for (const char *line = assembly; *line;) {
         size_t length = strcspn(line, "\n");
-        const char *colon = memchr(line, ':', length);
-        if (colon && colon > line && line[0] != '.' && line[0] != '\t' && line[0] != ' ')
-            inside = strncmp(line, prefix, n) == 0;
-        for (int m = 0; inside && m < 3; m++) {
-            const char *at = strstr(line, marks[m]);
-            if (!at || at >= line + length) continue;
-            at += strlen(marks[m]);
-            count += strncmp(at, "Spill", 5) == 0 || strncmp(at, "Reload", 6) == 0 ||
-                     strncmp(at, "Folded", 6) == 0;
-        }
-        if (!line[length]) break;
+        bool label = line[0] != '.' && line[0] != '\t' && line[0] != ' ' && length > 0 &&
+                     memchr(line, ':', length);
+        if (label) inside = strncmp(line, prefix, n) == 0;
+        count += inside && is_spill(line, length);
+        line += length + (line[length] == '\n');
     }
     return count;
 }
