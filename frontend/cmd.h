@@ -37,6 +37,9 @@ int cmd_begin(Options *o, Arena *a, const Command *c, int argc, char *const *arg
         {"dump", 0, "PASS|all|changed",                                                            \
          "print the text after that pass, after every pass, or after\n"                            \
          "those that changed something, to standard error"},                                       \
+        {"unoptimised", 0, NULL,                                                                   \
+         "leave out the passes that only optimise: no fusion, every op\n"                          \
+         "by itself; slower, and the reference for the optimised code"},                           \
         {"time", 0, NULL, "print the seconds each pass took, to standard error"},                  \
         {"rewrite-limit", 0, "N", "stop rewriting after N rewrites, to bisect a bad one"}
 

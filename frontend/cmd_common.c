@@ -48,6 +48,7 @@ bool cmd_pipeline_options(const Options *o, PipelineOptions *out) {
                              .stop_after = options_get(o, "stop-after", NULL),
                              .dump = options_get(o, "dump", NULL),
                              .stop_level = LEVEL_MEMORY,
+                             .unoptimised = options_has(o, "unoptimised"),
                              .time = options_has(o, "time"),
                              .rewrite_limit = -1,
                              .dump_out = stderr};
