@@ -5,7 +5,7 @@
 #   ; CHECK: ...
 #
 # %s is the file, %t a name for a temporary file, %S the file's folder; cnxc and FileCheck are found
-# by themselves. A line without its own FileCheck is piped into `FileCheck %s`; a trailing \ joins
+# by themselves. A line without a pipe is piped into `FileCheck %s`; a trailing \ joins
 # the next RUN line. Every command of a pipe must succeed; `not COMMAND` wants an exit status of 1.
 set -u -o pipefail
 cnxc=$1 filecheck=$2 file=$3
@@ -31,7 +31,7 @@ run() {
   command=${command//%S/$(dirname "$file")}
   command=${command//%t/$tmp/out}
   case $command in
-    *FileCheck*) ;;
+    *'|'*) ;;
     *) command="$command | FileCheck $file" ;;
   esac
   echo "\$ $command"
