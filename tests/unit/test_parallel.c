@@ -1,0 +1,84 @@
+// The barrier between steps: nobody leaves before all have come, writes before it are seen after
+// it, with more threads than CPUs, with sleepers, and when it is used again at once.
+#include "runtime/cnxrt_model.h"
+#include "runtime/parallel.h"
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+enum { MAX_THREADS = 7, ROUNDS = 400 };
+
+typedef struct {
+    CnxrtTeam team;
+    int64_t threads;
+    int cells[MAX_THREADS]; // plain memory on purpose: only the barrier orders it
+    int wrong[MAX_THREADS];
+    int late; // microseconds that thread 0 comes late to every 50th round
+} Stress;
+
+static void stress(void *user, int64_t thread, int64_t nthreads) {
+    Stress *s = user;
+    for (int round = 1; round <= ROUNDS; round++) {
+        if (s->late && thread == 0 && round % 50 == 0) usleep((useconds_t)s->late);
+        s->cells[thread] = round;
+        cnxrt_barrier(&s->team, thread, nthreads);
+        for (int64_t i = 0; i < nthreads; i++) s->wrong[thread] += s->cells[i] != round;
+        cnxrt_barrier(&s->team, thread, nthreads);
+    }
+}
+
+typedef struct {
+    Stress *stress;
+    int64_t thread;
+} Start;
+
+static void *start(void *user) {
+    Start *s = user;
+    stress(s->stress, s->thread, s->stress->threads);
+    return NULL;
+}
+
+static void run_stress(int threads, int late) {
+    Stress s = {.threads = threads, .late = late};
+    cnxrt_team_init(&s.team);
+    pthread_t id[MAX_THREADS];
+    Start starts[MAX_THREADS];
+    for (int i = 0; i < threads; i++) {
+        starts[i] = (Start){&s, i};
+        assert_int_equal(pthread_create(&id[i], NULL, start, &starts[i]), 0);
+    }
+    for (int i = 0; i < threads; i++) pthread_join(id[i], NULL);
+    for (int i = 0; i < threads; i++) assert_int_equal(s.wrong[i], 0);
+}
+
+static void barrier_orders_memory(void **state) {
+    (void)state;
+    for (int threads = 1; threads <= MAX_THREADS; threads++) run_stress(threads, 0);
+}
+
+// Long enough that the others have gone to sleep.
+static void sleepers_wake(void **state) {
+    (void)state;
+    run_stress(2, 20000);
+    run_stress(MAX_THREADS, 20000);
+}
+
+static void region_numbers_threads(void **state) {
+    (void)state;
+    Stress s = {.late = 0};
+    cnxrt_team_init(&s.team);
+    for (int threads = 1; threads <= MAX_THREADS; threads++) cnxrt_parallel(threads, stress, &s);
+    for (int i = 0; i < MAX_THREADS; i++) assert_int_equal(s.wrong[i], 0);
+    assert_true(cnxrt_default_threads() >= 1);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(barrier_orders_memory),
+        cmocka_unit_test(sleepers_wake),
+        cmocka_unit_test(region_numbers_threads),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
