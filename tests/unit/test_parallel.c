@@ -4,6 +4,8 @@
 #include "runtime/parallel.h"
 #include <pthread.h>
 #include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <unistd.h>
 #include <cmocka.h>
