@@ -30,7 +30,9 @@ typedef struct {
 #define F_KERNEL(init) {"kernel", F_INT2, AT(kernel), 1, MAX_KERNEL, NULL, init, 0, "kernel size"}
 #define F_STRIDE {"stride", F_INT2, AT(stride), 1, MAX_KERNEL, NULL, "1", 0, "step"}
 #define F_PAD(init)                                                                                \
-    {"pad", F_INT2, AT(pad), -1, MAX_KERNEL, NULL, init, 0, "zeros added on each side"}
+    {"pad", F_INT2,     AT(pad),                                                                   \
+     -1,    MAX_KERNEL, NULL,                                                                      \
+     init,  0,          "zeros on each side, -1: half the kernel"}
 #define F_BIAS {"bias", F_BOOL, AT(bias), 0, 0, NULL, "true", 0, "whether it has a bias"}
 #define F_EPS {"eps", F_NUM, AT(eps), 0, 1, NULL, "1e-6", 0, "epsilon"}
 #define F_APPROX {"approx", F_WORD, AT(approx), 0, 0, "erf|tanh", "erf", 0, "form"}

@@ -23,6 +23,9 @@ int cmd_weights(Arena *a, int argc, char *const *argv);
 // exit status.
 int cmd_begin(Options *o, Arena *a, const Command *c, int argc, char *const *argv, int lo, int hi);
 
+// Whether there are at least n arguments; prints the usage otherwise.
+bool cmd_wants(const Options *o, int n);
+
 #define OPTION_SET                                                                                 \
     {"set", 0, "KEY.PATH=VALUE",                                                                   \
      "override a field of the spec, e.g. --set=input.channels=4,\n"                                \
@@ -43,7 +46,7 @@ int cmd_begin(Options *o, Arena *a, const Command *c, int argc, char *const *arg
         {"time", 0, NULL, "print the seconds each pass took, to standard error"},                  \
         {"rewrite-limit", 0, "N", "stop rewriting after N rewrites, to bisect a bad one"}
 
-YamlDirs cmd_model_dirs(Arena *a);
+YamlDirs cmd_model_dirs(void);
 // The spec named by the option's first argument with --set and --programs applied; NULL after
 // errors on d.
 ModelSpec *cmd_spec(const Options *o, Diag *d);

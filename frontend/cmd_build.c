@@ -61,12 +61,10 @@ static const char *runtime_dir(const Options *o) {
     return in_tree ? CNX_BUILD_LIBDIR : CNX_LIBDIR;
 }
 
-// Programs this version compiles, of those the spec supports.
-static bool check_programs(const Options *o, Diag *d) {
-    const char *asked = options_get(o, "programs", "infer");
-    if (!strstr(asked, "train")) return true;
-    diag_error(d, (Loc){0}, "--programs=%s: train and pretrain are not available in this version",
-               asked);
+// Whether this version compiles what was asked for.
+static bool check_programs(const ModelSpec *spec, Diag *d) {
+    if (!(spec->asked & (PROGRAM_TRAIN | PROGRAM_PRETRAIN))) return true;
+    diag_error(d, (Loc){0}, "programs train and pretrain are not available in this version");
     diag_hint(d, "use --programs=infer");
     return false;
 }
@@ -81,8 +79,8 @@ static bool build(const Options *o, const CodegenOptions *cg, const PipelineOpti
                   const Target *target, Diag *d) {
     double start = seconds();
     Compiled c;
-    ModelSpec *spec = check_programs(o, d) ? cmd_spec(o, d) : NULL;
-    if (!spec || !compile_spec(&c, spec, target, opt, d)) return false;
+    ModelSpec *spec = cmd_spec(o, d);
+    if (!spec || !check_programs(spec, d) || !compile_spec(&c, spec, target, opt, d)) return false;
     double planned = seconds();
     const char *weights = options_get(o, "weights", NULL);
     if (weights && !compile_embed(&c, weights, d)) return false;

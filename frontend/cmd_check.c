@@ -6,10 +6,11 @@ static const Option options[] = {
     OPTION_SET,
     OPTION_PROGRAMS,
     {"json", 0, NULL, "print one JSON object instead of the table"},
+    {"layers", 0, NULL, "list the layers of block bodies with their fields; takes no SPEC"},
 };
 static const Command command = {
     .name = "check",
-    .usage = "SPEC [--set KEY.PATH=VALUE]... [--json]",
+    .usage = "SPEC [--set KEY.PATH=VALUE]... [--json] | --layers",
     .summary = "validate a spec and print its shapes, parameters and MACs",
     .help = "SPEC is a YAML file, or the bare name of a model in a models folder, such as\n"
             "convnextv2_tiny: the file as given, then models/ here, then the models that come\n"
@@ -130,10 +131,30 @@ static void print_json(Arena *a, const ModelSpec *m, const NetworkInfo *n) {
     printf("}\n");
 }
 
+static void print_layers(void) {
+    for (int i = 0; i < layer_count(); i++) {
+        int n;
+        const Field *f = layer_fields(i, &n);
+        printf("%s - %s\n", layer_name(i), layer_doc(i));
+        for (int k = 0; k < n; k++) {
+            printf("  %-12s %s", f[k].name, f[k].doc);
+            if (f[k].words) printf(": %s", f[k].words);
+            if (f[k].flags & FIELD_REQUIRED) printf(" (required)");
+            if (f[k].init) printf(" (default %s)", f[k].init);
+            printf("\n");
+        }
+    }
+}
+
 int cmd_check(Arena *a, int argc, char *const *argv) {
     Options o;
-    int status = cmd_begin(&o, a, &command, argc, argv, 1, 1);
+    int status = cmd_begin(&o, a, &command, argc, argv, 0, 1);
     if (status >= 0) return status;
+    if (options_has(&o, "layers")) {
+        print_layers();
+        return EXIT_DONE;
+    }
+    if (!cmd_wants(&o, 1)) return EXIT_USAGE;
     ModelSpec *m = cmd_spec(&o, diag_new(a, stderr));
     if (!m) return EXIT_INPUT;
     NetworkInfo n = network_info(a, m);

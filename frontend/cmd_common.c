@@ -4,28 +4,36 @@
 #include <errno.h>
 #include <stdlib.h>
 
+static bool usage_error(const Options *o, const char *what) {
+    const Command *c = o->command;
+    fprintf(stderr, "cnxc %s: error: %s\n    hint: usage: cnxc %s %s\n", c->name, what, c->name,
+            c->usage);
+    return false;
+}
+
+bool cmd_wants(const Options *o, int n) {
+    return o->args.n >= n || usage_error(o, "an argument is missing");
+}
+
 int cmd_begin(Options *o, Arena *a, const Command *c, int argc, char *const *argv, int lo, int hi) {
     if (!options_parse(o, a, c, argc, argv, stderr)) return EXIT_USAGE;
     if (o->help) {
         command_help(c, stdout);
         return EXIT_DONE;
     }
-    if (o->args.n >= lo && o->args.n <= hi) return -1;
-    fprintf(stderr, "cnxc %s: error: %s\n    hint: usage: cnxc %s %s\n", c->name,
-            o->args.n < lo ? "an argument is missing" : "too many arguments", c->name, c->usage);
-    return EXIT_USAGE;
+    if (!cmd_wants(o, lo)) return EXIT_USAGE;
+    return o->args.n > hi && !usage_error(o, "too many arguments") ? EXIT_USAGE : -1;
 }
 
-YamlDirs cmd_model_dirs(Arena *a) {
+YamlDirs cmd_model_dirs(void) {
     static const char *const dirs[] = {CNX_MODELS_DIR, CNX_DATADIR "/models"};
-    (void)a;
     return (YamlDirs){dirs, 2};
 }
 
 ModelSpec *cmd_spec(const Options *o, Diag *d) {
     int n;
     const char **sets = options_all(o, "set", &n);
-    return spec_load(o->arena, d, o->args.v[0], cmd_model_dirs(o->arena), sets, n,
+    return spec_load(o->arena, d, o->args.v[0], cmd_model_dirs(), sets, n,
                      options_get(o, "programs", NULL));
 }
 

@@ -54,11 +54,6 @@ static const Field augment_fields[] = {
 };
 #define COUNT(t) ((int)(sizeof(t) / sizeof *(t)))
 
-const Field *recipe_fields(int *n) {
-    *n = COUNT(fields);
-    return fields;
-}
-
 static Loc place(const Yaml *map, const char *key) {
     const Yaml *y = yaml_get(map, key);
     return y ? y->loc : map->loc;

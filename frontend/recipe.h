@@ -31,11 +31,9 @@ typedef struct {
     } augment;
 } RecipeSpec;
 
-// Reads `recipes: {NAME: {...}}`; depths of the stages decide whether group decay exists.
-// Appends to out (a VEC(RecipeSpec) member through its parts). Returns false after errors.
+// Reads recipe `name` from its map at loc; the depths of the stages decide whether group decay
+// exists. Returns false after errors.
 bool recipe_read(Schema *s, const char *name, const Yaml *map, Loc loc, const int64_t *depths,
                  int nstages, RecipeSpec *out);
-// The field table, for documentation and --help.
-const Field *recipe_fields(int *n);
 
 #endif
