@@ -66,7 +66,7 @@ typedef struct {
     int64_t bytes;   // per image if the type carries the batch, else in all (SCRATCH: per thread)
     int port;        // INPUT, OUTPUT
     int64_t offset;  // -1 until planned (WEIGHT and PARAM too); multiples of 64
-    int first, last; // steps in which it is live (IMAGE, FIXED, SCRATCH)
+    int first, last; // steps in which it is live (IMAGE, FIXED, SCRATCH); -1 until planned
 } Buffer;
 
 typedef struct {

@@ -1,6 +1,6 @@
 // Schedules as text and back. Buffers are numbered b0, b1, ... in order. What follows from the rest
 // is not printed: the size of a buffer that its type gives, the facts of a target that are those of
-// its row in the table, totals and live ranges that are all zero.
+// its row in the table, totals that are zero, offsets and live ranges that are not planned.
 #include "attr_text.h"
 #include "schedule.h"
 
@@ -61,7 +61,7 @@ static void print_buffer(Str *out, const Buffer *b, int index) {
     if (typed) str_printf(out, " : %s", type_print(out->arena, b->type));
     if (!typed || b->bytes != type_bytes(b->type))
         str_printf(out, " bytes %lld", (long long)b->bytes);
-    if (region_has_life(b->region) && (b->offset >= 0 || b->first || b->last))
+    if (region_has_life(b->region) && b->first >= 0)
         str_printf(out, " live %d..%d", b->first, b->last);
     str_add(out, "\n");
 }
@@ -194,7 +194,7 @@ static bool parse_life(Lexer *l, Buffer *b) {
 }
 
 static bool parse_buffer(Lexer *l, Schedule *s) {
-    Buffer b = {.offset = -1, .bytes = -1};
+    Buffer b = {.offset = -1, .bytes = -1, .first = -1, .last = -1};
     const char *regions[REGION_SCRATCH + 1];
     for (int i = 0; i <= REGION_SCRATCH; i++) regions[i] = region_name((Region)i);
     Loc loc = l->tok.loc;

@@ -69,7 +69,7 @@ static const char *verify_operand(Arena *a, const Schedule *s, const Operand *o,
         return arena_printf(a, "b%d (%s) is written", o->buffer, region_name(b->region));
     bool lives =
         b->region == REGION_FIXED || b->region == REGION_IMAGE || b->region == REGION_SCRATCH;
-    if (lives && b->offset >= 0 && (step < b->first || step > b->last))
+    if (lives && b->first >= 0 && b->offset >= 0 && (step < b->first || step > b->last))
         return arena_printf(a, "b%d is used in step %d but lives %d..%d", o->buffer, step, b->first,
                             b->last);
     return NULL;
@@ -142,7 +142,7 @@ static bool buffers_clash(const Buffer *x, const Buffer *y) {
     if (x->region != REGION_FIXED && x->region != REGION_IMAGE && x->region != REGION_SCRATCH)
         return false;
     if (x->offset + x->bytes <= y->offset || y->offset + y->bytes <= x->offset) return false;
-    if (x->last < y->first || y->last < x->first) return false;
+    if (x->first < 0 || y->first < 0 || x->last < y->first || y->last < x->first) return false;
     bool in_place = x->offset == y->offset && (x->last == y->first || y->last == x->first);
     return !in_place;
 }

@@ -90,6 +90,25 @@ static void native_targets_keep_their_facts(void **state) {
     arena_free(a);
 }
 
+// Before memory is planned there are no offsets, totals and live ranges.
+static void unplanned(void **state) {
+    (void)state;
+    Arena *a = arena_new();
+    const char *text = "schedule s target=\"aarch64\" {\n"
+                       "  buffer b0 \"x\" image : f32[B,4]\n"
+                       "  buffer b1 \"t\" scratch bytes 64\n"
+                       "  step \"a\" image rows 1/1 cols 4/4 {\n"
+                       "    copy {n=4} (b0, b1)\n"
+                       "  }\n"
+                       "}\n";
+    assert_string_equal(format(text, a), text);
+    Schedule *s = schedule_parse(a, diag_new(a, NULL), "s.ir", text, strlen(text));
+    assert_int_equal(s->buffers.v[0].first, -1);
+    assert_int_equal(s->buffers.v[0].last, -1);
+    assert_int_equal(s->buffers.v[1].offset, -1);
+    arena_free(a);
+}
+
 static void several_in_a_file(void **state) {
     (void)state;
     Arena *a = arena_new();
@@ -259,6 +278,7 @@ int main(void) {
         cmocka_unit_test(identity),
         cmocka_unit_test(parsed_values),
         cmocka_unit_test(native_targets_keep_their_facts),
+        cmocka_unit_test(unplanned),
         cmocka_unit_test(several_in_a_file),
         cmocka_unit_test(spec_text),
         cmocka_unit_test(kernel_table),
