@@ -34,6 +34,9 @@ typedef struct {
 typedef struct CnxrtWeights CnxrtWeights; // an open tensor file (memory-mapped where possible)
 
 CnxrtStatus cnxrt_weights_open(const char *path, CnxrtWeights **out, CnxrtError *err);
+// The same from memory that outlives the result.
+CnxrtStatus cnxrt_weights_open_memory(const void *data, size_t size, CnxrtWeights **out,
+                                      CnxrtError *err);
 void cnxrt_weights_close(CnxrtWeights *w);
 int cnxrt_weights_count(const CnxrtWeights *w);
 const CnxrtTensorInfo *cnxrt_weights_info(const CnxrtWeights *w, int i);
@@ -44,11 +47,17 @@ CnxrtStatus cnxrt_weights_read(const CnxrtWeights *w, int i, float *dst, CnxrtEr
 // "official", "timm", "hf", "mmpretrain", "fcmae" (dense, official names with decoder parts),
 // "fcmae-sparse" (Minkowski), "unknown"; by the names found.
 const char *cnxrt_weights_scheme(const CnxrtWeights *w);
+// The file's format and, for PyTorch, which entry was taken and which were not: for people.
+const char *cnxrt_weights_about(const CnxrtWeights *w);
+// The official name that tensor i is taken for; its own name when no pattern knows it.
+const char *cnxrt_weights_official_name(const CnxrtWeights *w, int i);
 
 // Fills the raw parameter blob (model->params, f32, official layout) from the file: names are
 // translated, GRN ranks flattened, (o,i,1,1) linears squeezed, Minkowski kernels permuted, fp16 and
 // bf16 widened. Every missing, extra or mis-shaped tensor is listed in err
-// (CNXRT_ERROR_MISMATCH). Optimiser state, EMA copies and FCMAE decoder parts are not "extra".
+// (CNXRT_ERROR_MISMATCH). Optimiser state, EMA copies, FCMAE decoder parts and integers are not
+// "extra", nor is a head or final norm that the model lacks. With CNXRT_OK err may hold a note: an
+// encoder without final norm in a model without a head takes weight 1 and bias 0 for it.
 CnxrtStatus cnxrt_weights_load(const CnxrtWeights *w, const CnxrtParam *params, int nparams,
                                void *blob, CnxrtError *err);
 
