@@ -136,6 +136,12 @@ static void emit_tick(StepEmit *e, int index) {
     LLVMPositionBuilderAtEnd(u->b, next);
 }
 
+// The end of a call's columns: of a step of one column block all of its own, whatever the step's.
+static LLVMValueRef call_columns(StepEmit *e, const Call *call) {
+    int64_t own = spec_int(&call->spec, call->spec.kind == K_DWCONV ? A_c : A_n);
+    return e->step->col_block >= e->step->cols && own > 0 ? unit_i64(e->u, own) : e->c1;
+}
+
 static void emit_calls(StepEmit *e, LLVMValueRef ops, const LLVMValueRef *kernels) {
     Unit *u = e->u;
     int base = 0;
@@ -147,8 +153,9 @@ static void emit_calls(StepEmit *e, LLVMValueRef ops, const LLVMValueRef *kernel
             LLVMBuildStore(u->b, operand_address(e, &call->ops[i], e->bases.v[base + i]), at);
         }
         base += call->nops;
+        LLVMValueRef c1 = call_columns(e, call);
         LLVMBuildCall2(u->b, u->kernel_fn, kernels[c],
-                       (LLVMValueRef[]){ops, e->r0, e->r1, e->c0, e->c1}, 5, "");
+                       (LLVMValueRef[]){ops, e->r0, e->r1, e->c0, c1}, 5, "");
         emit_tick(e, c);
     }
 }

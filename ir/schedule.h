@@ -7,7 +7,8 @@
 //     buffer b2 "stem.cols" scratch +0 bytes 43008
 //     step "stem" image rows 3136/56 cols 40/40 {
 //       gather {h=224, w=224, c=3, kernel=[4,4], stride=[4,4]} (b0, b2 row 192)
-//       gemm {n=40, k=48, mr=8, nr=40, ku=4, epilogue=[bias]} (b2 row 192, b3, b1, b4) "stem" macs 6021120
+//       gemm {n=40, k=48, mr=8, nr=40, ku=4, epilogue=[bias]} (b2 row 192, b3, b1, b4) "stem" macs
+//       6021120
 //     }
 //   }
 #ifndef CNX_IR_SCHEDULE_H
@@ -32,8 +33,16 @@ extern const KernelInfo kernel_info[K_COUNT];
 
 // Words of attribute `epilogue`, in the order of attrs.def.
 typedef enum {
-    EPI_BIAS, EPI_GELU, EPI_GELU_TANH, EPI_SCALE, EPI_ADD, EPI_MUL,
-    EPI_STAT_L2, EPI_STAT_L1, EPI_STAT_MEAN, EPI_SCALE_ROWS,
+    EPI_BIAS,
+    EPI_GELU,
+    EPI_GELU_TANH,
+    EPI_SCALE,
+    EPI_ADD,
+    EPI_MUL,
+    EPI_STAT_L2,
+    EPI_STAT_L1,
+    EPI_STAT_MEAN,
+    EPI_SCALE_ROWS,
 } Epilogue;
 
 typedef struct {
@@ -55,8 +64,15 @@ const char *spec_print(Arena *a, const KernelSpec *s); // equal text <=> same ke
 //   FIXED           arena + offset
 //   IMAGE           arena + fixed_bytes + B*offset + image*bytes   (so [B,...] is contiguous)
 //   SCRATCH         per-thread block + offset
-typedef enum { REGION_INPUT, REGION_OUTPUT, REGION_PARAM, REGION_WEIGHT, REGION_FIXED, REGION_IMAGE,
-               REGION_SCRATCH } Region;
+typedef enum {
+    REGION_INPUT,
+    REGION_OUTPUT,
+    REGION_PARAM,
+    REGION_WEIGHT,
+    REGION_FIXED,
+    REGION_IMAGE,
+    REGION_SCRATCH
+} Region;
 const char *region_name(Region r);
 
 typedef struct {
@@ -86,8 +102,9 @@ typedef struct {
 
 // A step runs its calls in order on every unit, units split statically over threads, a barrier
 // after it. Units: for each image (OVER_IMAGE), each row block [r0,r1) of `rows` by `row_block`,
-// each column block of `cols` by `col_block`. OVER_FLAT: rows*B rows of all images as one image.
-// OVER_ONCE: rows only, no batch (prepare, batch-wide finalisers).
+// each column block of `cols` by `col_block`. In a step of one column block every call sees all
+// columns of its own result, which may be more or fewer than `cols`. OVER_FLAT: rows*B rows of all
+// images as one image. OVER_ONCE: rows only, no batch (prepare, batch-wide finalisers).
 typedef enum { OVER_IMAGE, OVER_FLAT, OVER_ONCE } Over;
 typedef struct {
     const char *name;
