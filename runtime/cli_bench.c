@@ -1,0 +1,253 @@
+// bench: times runs of one program, with slices of the FMA loop between them, so that both see the
+// same clock rates and neighbours. Rates count 2 * MACs of convolutions and GEMMs.
+#include "cli_run.h"
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+enum { WARM_UP = 2, PEAK_SLICES = 20 };
+#define PEAK_SECONDS 0.02
+
+typedef struct {
+    Cli *cli;
+    const CnxrtProgram *program;
+    int64_t batch, runs;
+    int threads;
+    float *in;
+    const void **inputs;
+    void **outputs;
+    double *ms, *seconds; // per run; per call (--profile)
+    double min_ms, median_ms, gflop, gflops, peak_gflops;
+} Bench;
+
+static double milliseconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
+}
+
+static double peak_rss_mb(void) {
+    struct rusage u;
+    return getrusage(RUSAGE_SELF, &u) == 0 ? (double)u.ru_maxrss * 1024 / 1e6 : 0;
+}
+
+// Values in [-2, 2), the range of normalised pictures, without a pattern.
+static void fill(float *x, int64_t n) {
+    uint32_t s = 12345;
+    for (int64_t i = 0; i < n; i++) {
+        s = s * 1664525u + 1013904223u;
+        x[i] = (float)(s >> 8) * 0x1p-22f - 2.0f;
+    }
+}
+
+static bool bench_open(Bench *b) {
+    const CnxrtProgram *p = b->program;
+    int64_t n = port_values(&p->inputs[0]) * b->batch;
+    b->in = malloc((size_t)n * sizeof *b->in);
+    b->inputs = calloc((size_t)p->ninputs, sizeof *b->inputs);
+    b->outputs = calloc((size_t)p->noutputs, sizeof *b->outputs);
+    b->ms = calloc((size_t)b->runs, sizeof *b->ms);
+    b->seconds = calloc((size_t)p->ncalls + 1, sizeof *b->seconds);
+    if (!b->in || !b->inputs || !b->outputs || !b->ms || !b->seconds) return false;
+    fill(b->in, n);
+    b->inputs[0] = b->in;
+    return true;
+}
+
+static void bench_close(Bench *b) {
+    free(b->in);
+    free(b->inputs);
+    free(b->outputs);
+    free(b->ms);
+    free(b->seconds);
+}
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void peak_slice(Bench *b) {
+    double rate = cnxrt_peak_flops(b->cli->model, b->threads, PEAK_SECONDS) / 1e9;
+    if (rate > b->peak_gflops) b->peak_gflops = rate;
+}
+
+static bool bench_once(Bench *b, bool profiled) {
+    Cli *c = b->cli;
+    CnxrtStatus s =
+        profiled ? cnxrt_run_profiled(c->session, b->program, b->batch, b->inputs, b->outputs,
+                                      b->seconds, &c->err)
+                 : cnxrt_run(c->session, b->program, b->batch, b->inputs, b->outputs, &c->err);
+    return s == CNXRT_OK;
+}
+
+static bool bench_measure(Bench *b) {
+    for (int i = 0; i < WARM_UP; i++)
+        if (!bench_once(b, false)) return false;
+    int64_t every = b->runs > PEAK_SLICES ? b->runs / PEAK_SLICES : 1;
+    for (int64_t i = 0; i < b->runs; i++) {
+        if (i % every == 0) peak_slice(b);
+        double start = milliseconds();
+        if (!bench_once(b, false)) return false;
+        b->ms[i] = milliseconds() - start;
+    }
+    peak_slice(b);
+    for (int64_t i = 0; b->cli->args.profile && i < b->runs; i++)
+        if (!bench_once(b, true)) return false;
+    qsort(b->ms, (size_t)b->runs, sizeof *b->ms, by_value);
+    b->min_ms = b->ms[0];
+    b->median_ms = (b->ms[(b->runs - 1) / 2] + b->ms[b->runs / 2]) / 2;
+    b->gflop = 2 * (double)b->program->macs * (double)b->batch / 1e9;
+    b->gflops = b->gflop / b->min_ms * 1e3;
+    return true;
+}
+
+// Calls of the same kernel, taken together.
+typedef struct {
+    const char *label, *kernel;
+    int64_t calls, macs;
+    double ms;
+} KernelTime;
+
+static int by_ms(const void *a, const void *b) {
+    const KernelTime *x = a, *y = b;
+    return (x->ms < y->ms) - (x->ms > y->ms);
+}
+
+static int kernels_collect(const Bench *b, KernelTime *k) {
+    int n = 0;
+    for (int i = 0; i < b->program->ncalls; i++) {
+        const CnxrtCall *call = &b->program->calls[i];
+        int at = 0;
+        while (at < n && strcmp(k[at].kernel, call->kernel) != 0) at++;
+        if (at == n) k[n++] = (KernelTime){.label = call->label, .kernel = call->kernel};
+        k[at].calls++;
+        k[at].macs += call->macs;
+        k[at].ms += b->seconds[i] * 1e3 / (double)b->runs;
+    }
+    qsort(k, (size_t)n, sizeof *k, by_ms);
+    return n;
+}
+
+typedef struct {
+    double gflop, gflops, percent, percent_of_peak;
+} KernelRate;
+
+static KernelRate kernel_rate(const Bench *b, const KernelTime *k, double total_ms) {
+    KernelRate r = {.gflop = 2 * (double)k->macs * (double)b->batch / 1e9};
+    r.gflops = k->ms > 0 ? r.gflop / k->ms * 1e3 : 0;
+    r.percent = total_ms > 0 ? 100 * k->ms / total_ms : 0;
+    r.percent_of_peak = b->peak_gflops > 0 ? 100 * r.gflops / b->peak_gflops : 0;
+    return r;
+}
+
+static json_t *kernels_json(const Bench *b, const KernelTime *k, int n, double total_ms) {
+    json_t *a = json_array();
+    for (int i = 0; i < n; i++) {
+        KernelRate r = kernel_rate(b, &k[i], total_ms);
+        json_t *o = json_object();
+        json_object_set_new(o, "label", report_json_text(k[i].label));
+        json_object_set_new(o, "kernel", report_json_text(k[i].kernel));
+        json_object_set_new(o, "calls", json_integer(k[i].calls));
+        json_object_set_new(o, "ms", json_real(k[i].ms));
+        json_object_set_new(o, "gflop", json_real(r.gflop));
+        json_object_set_new(o, "gflops", json_real(r.gflops));
+        json_object_set_new(o, "percent", json_real(r.percent));
+        json_object_set_new(o, "percent_of_peak", json_real(r.percent_of_peak));
+        json_array_append_new(a, o);
+    }
+    return a;
+}
+
+static bool kernels_table(const Bench *b, const KernelTime *k, int n, double total_ms) {
+    Table t = {.right = "rrrrrll"};
+    bool ok = table_row(&t, "ms\t%% time\tGFLOP/s\t%% peak\tcalls\tlayer\tkernel");
+    for (int i = 0; ok && i < n; i++) {
+        KernelRate r = kernel_rate(b, &k[i], total_ms);
+        ok = table_row(&t, "%.3f\t%.1f\t%.1f\t%.1f\t%lld\t%s\t%s", k[i].ms, r.percent, r.gflops,
+                       r.percent_of_peak, (long long)k[i].calls, k[i].label, k[i].kernel);
+    }
+    putchar('\n');
+    if (ok) table_print(&t, stdout);
+    table_free(&t);
+    return ok;
+}
+
+static json_t *bench_json(const Bench *b) {
+    json_t *o = json_object();
+    double planned =
+        (double)cnxrt_planned_bytes(b->cli->model, b->program->name, b->batch, b->threads) / 1e6;
+    json_object_set_new(o, "program", report_json_text(b->program->name));
+    json_object_set_new(o, "batch", json_integer(b->batch));
+    json_object_set_new(o, "threads", json_integer(b->threads));
+    json_object_set_new(o, "min_ms", json_real(b->min_ms));
+    json_object_set_new(o, "median_ms", json_real(b->median_ms));
+    json_object_set_new(o, "gflop", json_real(b->gflop));
+    json_object_set_new(o, "gflops", json_real(b->gflops));
+    json_object_set_new(o, "peak_gflops", json_real(b->peak_gflops));
+    json_object_set_new(o, "percent_of_peak",
+                        json_real(b->peak_gflops > 0 ? 100 * b->gflops / b->peak_gflops : 0));
+    json_object_set_new(o, "peak_rss_mb", json_real(peak_rss_mb()));
+    json_object_set_new(o, "planned_mb", json_real(planned));
+    return o;
+}
+
+static void bench_text(const json_t *o) {
+    const char *key;
+    json_t *v;
+    json_object_foreach((json_t *)o, key, v) {
+        if (json_is_string(v))
+            printf("%-16s %s\n", key, json_string_value(v));
+        else if (json_is_integer(v))
+            printf("%-16s %lld\n", key, (long long)json_integer_value(v));
+        else
+            printf("%-16s %.3f\n", key, json_real_value(v));
+    }
+}
+
+static int bench_print(const Bench *b) {
+    json_t *o = bench_json(b);
+    KernelTime *k = NULL;
+    int n = 0;
+    bool ok = true, table = b->cli->args.profile && !b->cli->args.json;
+    if (b->cli->args.profile) {
+        k = calloc((size_t)b->program->ncalls + 1, sizeof *k);
+        n = k ? kernels_collect(b, k) : 0;
+    }
+    double total = 0;
+    for (int i = 0; i < n; i++) total += k[i].ms;
+    if (b->cli->args.profile && !table)
+        json_object_set_new(o, "kernels", kernels_json(b, k, n, total));
+    if (b->cli->args.json)
+        ok = report_json_print(o, stdout);
+    else
+        bench_text(o);
+    if (table) ok = kernels_table(b, k, n, total);
+    free(k);
+    json_decref(o);
+    return ok ? CLI_OK : cli_fail(b->cli, "cannot write the results");
+}
+
+int cli_bench(Cli *c) {
+    const char *name = c->args.program ? c->args.program : "infer";
+    if (strcmp(name, "infer") != 0 && strcmp(name, "features") != 0)
+        return cli_usage(c, "--program %s: expected infer or features", name);
+    Bench b = {.cli = c,
+               .program = cnxrt_program(c->model, name),
+               .batch = c->args.batch ? c->args.batch : 1,
+               .runs = c->args.runs ? c->args.runs : 20};
+    if (!b.program)
+        return cli_fail(c, "model %s was built without the program %s", c->model->name, name);
+    int status = cli_open(c, b.program, b.batch);
+    if (status != CLI_OK) return status;
+    b.threads = cnxrt_threads(c->session);
+    if (!bench_open(&b))
+        status = cli_fail(c, "out of memory for a batch of %lld", (long long)b.batch);
+    else if (!bench_measure(&b))
+        status = cli_fail(c, "%s", c->err.text ? c->err.text : "the run failed");
+    else
+        status = bench_print(&b);
+    bench_close(&b);
+    return status;
+}
