@@ -76,6 +76,8 @@ CnxrtStatus cnxrt_weights_convert(const char *in, const char *out, const char *s
                                   CnxrtError *err);
 // The seeded value of parameters (see docs/weights.md): deterministic, the same everywhere.
 void cnxrt_seed_weights(const char *name, int rank, const int64_t *dims, uint64_t seed, float *dst);
+// The n uniform values in [-1, 1) (exact in f32) that the stream `name` of a seed consists of.
+void cnxrt_seed_uniform(const char *name, uint64_t seed, int64_t n, float *dst);
 
 // .npy files (little-endian, C order; f4 f8 f2 i4 i8 u1 b1 are read, f4 is written).
 typedef struct {

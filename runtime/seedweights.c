@@ -46,6 +46,11 @@ static Spread parameter_spread(const char *name, int rank, const int64_t *dims) 
     return (Spread){0, 0.1};
 }
 
+void cnxrt_seed_uniform(const char *name, uint64_t seed, int64_t n, float *dst) {
+    uint64_t state = fnv1a64(name) ^ (seed * GOLDEN);
+    for (int64_t i = 0; i < n; i++) dst[i] = (float)unit_value(state, (uint64_t)i);
+}
+
 void cnxrt_seed_weights(const char *name, int rank, const int64_t *dims, uint64_t seed,
                         float *dst) {
     uint64_t state = fnv1a64(name) ^ (seed * GOLDEN);
