@@ -4,6 +4,7 @@
 #include "../ir/text.h"
 #include "../runtime/cnxrt_weights.h"
 #include <stdlib.h>
+#include <unistd.h>
 
 static const Option options[] = {
     {"input", 'i', "[NAME=]X.npy",
@@ -277,14 +278,14 @@ static bool pick_program(Eval *e) {
 static bool run(Eval *e) {
     int64_t batch = 0, bytes = 0;
     const char *weights = options_get(e->options, "weights", NULL);
-    if (!pick_program(e) || !list_params(e, &bytes)) return false;
+    if (!pick_program(e) || !memory_suffices(e, 1) || !list_params(e, &bytes)) return false;
     if (e->nparams && !weights && !options_has(e->options, "seed"))
         return fail(e, "parameter '%s' needs a value: give --weights FILE or --seed N",
                     e->params[0].name);
     if (weights && !load_params(e, weights, bytes)) return false;
     Tensor *inputs = NEWN(e->arena, Tensor, e->graph->inputs.n + 1);
     Tensor *results = NEWN(e->arena, Tensor, e->graph->outputs.n + 1);
-    if (!read_inputs(e, inputs, &batch)) return false;
+    if (!read_inputs(e, inputs, &batch) || !memory_suffices(e, batch)) return false;
     EvalContext ctx = {.arena = e->arena, .dt = e->dt, .batch = batch, .param = supply, .user = e};
     const char *why = NULL;
     if (e->prepare) {
