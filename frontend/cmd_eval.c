@@ -263,6 +263,32 @@ static bool write_outputs(Eval *e, const Tensor *results) {
 }
 
 // ---- the command
+// ---- memory: the evaluator keeps every value ---------------------------------------------------
+
+static double graph_bytes(const Eval *e, const Graph *g, int64_t batch) {
+    double total = 0;
+    for (int i = 0; i < g->values.n; i++) {
+        double elements = 1;
+        Type t = g->values.v[i].type;
+        for (int k = 0; k < t.rank; k++)
+            elements *= (double)t.d[k].c * (t.d[k].b ? (double)batch : 1);
+        total += elements * dtype_bytes(e->dt);
+    }
+    for (int i = 0; i < g->nodes.n; i++)
+        if (g->nodes.v[i].body) total += graph_bytes(e, g->nodes.v[i].body, batch);
+    return total;
+}
+
+static bool memory_suffices(Eval *e, int64_t batch) {
+    double need = graph_bytes(e, e->graph, batch);
+    if (e->prepare) need += graph_bytes(e, e->prepare, 1);
+    double have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGE_SIZE);
+    if (need <= have) return true;
+    diag_error(e->diag, (Loc){0}, "the values of program %s take %.1f GB; this machine has %.1f GB",
+               e->graph->name, need / 1e9, have / 1e9);
+    return false;
+}
+
 // ---------------------------------------------------------------------------------
 
 static bool pick_program(Eval *e) {
