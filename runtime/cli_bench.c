@@ -220,7 +220,7 @@ static int bench_print(const Bench *b) {
     if (b->cli->args.profile && !table)
         json_object_set_new(o, "kernels", kernels_json(b, k, n, total));
     if (b->cli->args.json)
-        ok = report_json_print(o, stdout);
+        ok = report_json_print(o, stdout, !b->cli->args.profile);
     else
         bench_text(o);
     if (table) ok = kernels_table(b, k, n, total);

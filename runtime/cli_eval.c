@@ -164,7 +164,7 @@ static int eval_print(const Cli *c, const Eval *e, const char *split, int64_t li
     json_object_set_new(o, "skipped", json_integer(listed - e->images));
     json_object_set_new(o, "top1", json_real(top1));
     json_object_set_new(o, "top5", json_real(top5));
-    bool ok = report_json_print(o, stdout);
+    bool ok = report_json_print(o, stdout, true);
     json_decref(o);
     return ok ? CLI_OK : cli_fail(c, "cannot write to standard output");
 }
@@ -180,9 +180,11 @@ static int eval_run(Cli *c, const CnxrtProgram *p, int port, ImageList *list, co
     int status =
         labels && folders && classes ? cli_open(c, p, batch) : cli_fail(c, "out of memory");
     if (status == CLI_OK) status = labels_resolve(c, list, split, labels, folders, classes);
-    if (status == CLI_OK) status = cli_pictures(c, list, batch, &run);
+    ImageList part = *list; // classes are those of the whole list
+    if (c->args.limit && part.count > c->args.limit) part.count = c->args.limit;
+    if (status == CLI_OK) status = cli_pictures(c, &part, batch, &run);
     if ((status == CLI_OK || status == CLI_SKIPPED) &&
-        eval_print(c, &e, split, list->count) != CLI_OK)
+        eval_print(c, &e, split, part.count) != CLI_OK)
         status = CLI_ERROR;
     free(labels);
     free(folders);
@@ -199,21 +201,16 @@ int cli_eval(Cli *c) {
         return cli_fail(c, "model %s has no head: nothing to compare", c->model->name);
     const CnxrtProgram *p = cli_program(c, "infer", "logits", &port);
     if (!p) return CLI_ERROR;
-    // The limit counts pictures of the split: list all first.
-    int64_t limit = c->args.limit;
-    c->args.limit = 0;
     ImageList list = {0};
-    int status = cli_list(c, &list);
+    int status = CLI_OK;
+    if (image_list_add(&list, c->args.operands[0], 0, &c->err) != CNXRT_OK)
+        status = cli_fail(c, "%s", c->err.text);
     const char *split = c->args.split;
     if (!split) split = has_split(&list, "val") ? "val" : has_split(&list, "test") ? "test" : NULL;
     if (status == CLI_OK && split && !has_split(&list, split))
         status = cli_fail(c, "%s has no class folders in %s", c->args.operands[0], split);
     if (status == CLI_OK) {
         keep_split(&list, split);
-        for (; limit && list.count > limit; list.count--) {
-            free(list.items[list.count - 1].name);
-            free(list.items[list.count - 1].problem);
-        }
         status = eval_run(c, p, port, &list, split);
     }
     image_list_free(&list);

@@ -92,7 +92,7 @@ static int infer_print_json(Infer *f) {
     json_object_set_new(o, "model", report_json_text(f->cli->model->name));
     json_object_set(o, "results", f->results);
     json_object_set_new(o, "skipped", json_integer(f->skipped));
-    bool ok = report_json_print(o, stdout);
+    bool ok = report_json_print(o, stdout, false);
     json_decref(o);
     return ok ? CLI_OK : cli_fail(f->cli, "cannot write to standard output");
 }
@@ -216,7 +216,7 @@ static int gather_pictures(Cli *c, const CnxrtProgram *p, int port, const char *
         json_object_set_new(o, "rows", json_integer(rows.count));
         json_object_set_new(o, "columns", json_integer(rows.size));
         json_object_set_new(o, "skipped", json_integer(g.skipped));
-        if (!report_json_print(o, stdout)) status = CLI_ERROR;
+        if (!report_json_print(o, stdout, true)) status = CLI_ERROR;
         json_decref(o);
     }
     image_list_free(&list);

@@ -100,7 +100,7 @@ static int info_json(const Cli *c) {
     json_object_set_new(o, "weight_bytes", json_integer(m->weight_bytes));
     json_object_set_new(o, "programs", programs_json(m));
     json_object_set_new(o, "layers", layers_json(m));
-    bool ok = report_json_print(o, stdout);
+    bool ok = report_json_print(o, stdout, false);
     json_decref(o);
     return ok ? CLI_OK : cli_fail(c, "cannot write to standard output");
 }

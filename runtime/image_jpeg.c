@@ -39,7 +39,9 @@ static _Noreturn void on_error(j_common_ptr j) {
     JpegError *e = (JpegError *)j->err;
     char text[JMSG_LENGTH_MAX];
     e->base.format_message(j, text);
-    snprintf(e->text, sizeof e->text, "corrupt JPEG: %s", text);
+    static const char prefix[] = "Corrupt JPEG data: ";
+    const char *plain = strncmp(text, prefix, sizeof prefix - 1) ? text : text + sizeof prefix - 1;
+    snprintf(e->text, sizeof e->text, "corrupt JPEG: %s", plain);
     longjmp(e->escape, 1);
 }
 

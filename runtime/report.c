@@ -127,9 +127,9 @@ json_t *report_json_text(const char *text) {
     return j;
 }
 
-bool report_json_print(json_t *j, FILE *out) {
-    return json_dumpf(j, out, JSON_REAL_PRECISION(8) | JSON_INDENT(1)) == 0 &&
-           fputc('\n', out) >= 0;
+bool report_json_print(json_t *j, FILE *out, bool one_line) {
+    size_t flags = JSON_REAL_PRECISION(8) | (one_line ? 0 : JSON_INDENT(1));
+    return json_dumpf(j, out, flags) == 0 && fputc('\n', out) >= 0;
 }
 
 void report_csv_text(FILE *out, const char *text) {

@@ -29,7 +29,8 @@ void table_free(Table *t);
 
 // Text as a JSON string, with bytes that are no UTF-8 replaced by U+FFFD.
 json_t *report_json_text(const char *text);
-bool report_json_print(json_t *j, FILE *out); // with a newline; false when it cannot be written
+// Prints j and a newline, on one line or indented. False when it cannot be written.
+bool report_json_print(json_t *j, FILE *out, bool one_line);
 // A CSV field, quoted when needed.
 void report_csv_text(FILE *out, const char *text);
 // 12345678 -> "12,345,678".
