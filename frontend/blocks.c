@@ -66,8 +66,7 @@ typedef struct {
 #include "blocks.def"
 #undef LAYER
 
-// ---- checked graph building
-// ----------------------------------------------------------------------
+// ---- checked graph building --------------------------------------------------------------------
 
 static Value fail(Builder *b) {
     b->failed = true;
@@ -150,8 +149,7 @@ Value block_linear(Builder *b, Loc loc, const char *name, int64_t out, bool bias
     return block_op(b, OP_LINEAR, loc, name, args, bias ? 3 : 2, NULL, 0);
 }
 
-// ---- layers
-// --------------------------------------------------------------------------------------
+// ---- layers ------------------------------------------------------------------------------------
 
 // Whether the kernel fits into the padded input.
 static bool conv_fits(Builder *b, const LayerArgs *l, Loc loc, Value x) {
@@ -240,8 +238,7 @@ static Value build_residual(Builder *b, const LayerArgs *l, const Site *at, Valu
                     0);
 }
 
-// ---- the table
-// -----------------------------------------------------------------------------------
+// ---- the table ---------------------------------------------------------------------------------
 
 typedef Value (*BuildFn)(Builder *b, const LayerArgs *args, const Site *at, Value x);
 static const struct {
@@ -365,8 +362,7 @@ static Value build_body(Builder *b, const Yaml *body, const Site *in, Value x) {
     return b->failed ? NO_VALUE : x;
 }
 
-// ---- checks without building
-// ---------------------------------------------------------------------
+// ---- checks without building -------------------------------------------------------------------
 
 static bool check_unknown(Schema *s, const ModelSpec *spec, const char *name, Loc loc) {
     const char **names = NEWN(s->arena, const char *, layer_count() + spec->blocks.n);

@@ -16,8 +16,7 @@ int cmd_build(Arena *a, int argc, char *const *argv);
 int cmd_targets(Arena *a, int argc, char *const *argv);
 int cmd_weights(Arena *a, int argc, char *const *argv);
 
-// ---- shared (cmd_common.c)
-// -----------------------------------------------------------------------
+// ---- shared (cmd_common.c) ---------------------------------------------------------------------
 
 // Parses and handles --help and the count of positional arguments. Returns -1 to go on, else the
 // exit status.

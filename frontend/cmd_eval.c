@@ -55,8 +55,7 @@ static bool fail(Eval *e, const char *fmt, const char *what) {
     return false;
 }
 
-// ---- parameters
-// ----------------------------------------------------------------------------------
+// ---- parameters --------------------------------------------------------------------------------
 
 static int prepared_index(const Eval *e, const char *name) {
     for (int i = 0; e->prepare && i < e->prepare->outputs.n; i++)
@@ -137,8 +136,7 @@ static const char *supply(void *user, const char *name, Type type, Tensor *out) 
     return "no such parameter";
 }
 
-// ---- files
-// ---------------------------------------------------------------------------------------
+// ---- files -------------------------------------------------------------------------------------
 
 // "NAME=file" -> index of the port and the file; a plain file means port 0 or --output-port.
 static const char *split_port(const char *text, const char *const *names, int n, int *port) {
@@ -262,7 +260,6 @@ static bool write_outputs(Eval *e, const Tensor *results) {
     return true;
 }
 
-// ---- the command
 // ---- memory: the evaluator keeps every value ---------------------------------------------------
 
 static double graph_bytes(const Eval *e, const Graph *g, int64_t batch) {
@@ -289,7 +286,7 @@ static bool memory_suffices(Eval *e, int64_t batch) {
     return false;
 }
 
-// ---------------------------------------------------------------------------------
+// ---- the command -------------------------------------------------------------------------------
 
 static bool pick_program(Eval *e) {
     const char *name = options_get(e->options, "program", NULL);

@@ -74,8 +74,7 @@ Module *spec_module(const ModelSpec *spec, Diag *d) {
     return m;
 }
 
-// ---- totals
-// --------------------------------------------------------------------------------------
+// ---- totals ------------------------------------------------------------------------------------
 
 int64_t graph_params(const Graph *g) {
     int64_t total = 0;
@@ -123,8 +122,7 @@ NetworkInfo network_info(Arena *a, const ModelSpec *spec) {
     return info;
 }
 
-// ---- FCMAE
-// ---------------------------------------------------------------------------------------
+// ---- FCMAE -------------------------------------------------------------------------------------
 
 // Why the spec cannot be pre-trained, with its place; NULL when it can.
 typedef struct {

@@ -32,8 +32,7 @@ const Field *schema_find(const Field *fields, int n, const char *name) {
     return NULL;
 }
 
-// ---- integer expressions
-// -------------------------------------------------------------------------
+// ---- integer expressions -----------------------------------------------------------------------
 
 typedef struct {
     Schema *schema;
@@ -169,8 +168,7 @@ bool schema_int(Schema *s, const Yaml *y, Scope *scope, int64_t *out) {
     return int_value(s, y, scope, 0, out);
 }
 
-// ---- values by kind
-// ------------------------------------------------------------------------------
+// ---- values by kind ----------------------------------------------------------------------------
 
 // A word that names a binding stands for the binding's value.
 static const Yaml *resolve(Schema *s, const Yaml *y, Scope **scope) {
@@ -333,8 +331,7 @@ static bool read_field(Schema *s, const Field *f, const Yaml *y, Scope *scope, v
     return false;
 }
 
-// ---- maps
-// ----------------------------------------------------------------------------------------
+// ---- maps --------------------------------------------------------------------------------------
 
 static void unknown_key(Schema *s, const YamlEntry *e, const char *what, const Field *fields, int n,
                         const char *const *extra, int nextra) {

@@ -16,8 +16,7 @@ typedef struct {
 
 static const Yaml *section(const Check *c, const char *name) { return yaml_get(c->root, name); }
 
-// ---- top level
-// -----------------------------------------------------------------------------------
+// ---- top level ---------------------------------------------------------------------------------
 
 typedef struct {
     const char *name, *description;
@@ -70,8 +69,7 @@ static void check_top(Check *c) {
     }
 }
 
-// ---- input
-// ---------------------------------------------------------------------------------------
+// ---- input -------------------------------------------------------------------------------------
 
 typedef struct {
     int64_t channels, height, width;
@@ -138,8 +136,7 @@ static void check_input(Check *c) {
     in->std = per_channel(c, "std", f.std, imagenet_std, f.channels);
 }
 
-// ---- blocks and their uses
-// -----------------------------------------------------------------------
+// ---- blocks and their uses ---------------------------------------------------------------------
 
 typedef struct {
     const Yaml *params, *body;
@@ -230,8 +227,7 @@ static bool check_use(Check *c, const Yaml *map, const char *what, const char *n
     return ok;
 }
 
-// ---- stages
-// --------------------------------------------------------------------------------------
+// ---- stages ------------------------------------------------------------------------------------
 
 typedef struct {
     int64_t dim, depth;
@@ -297,8 +293,7 @@ static void check_stages(Check *c) {
     c->ok = false;
 }
 
-// ---- head, fcmae, recipes, programs
-// --------------------------------------------------------------
+// ---- head, fcmae, recipes, programs ------------------------------------------------------------
 
 static const Field head_fields[] = {
     {"classes", F_INT, offsetof(HeadSpec, classes), 0, 1 << 20, NULL, NULL, FIELD_REQUIRED,
@@ -418,8 +413,7 @@ static void check_programs(Check *c) {
     if (s->asked) s->programs = s->asked;
 }
 
-// ---- the whole
-// -----------------------------------------------------------------------------------
+// ---- the whole ---------------------------------------------------------------------------------
 
 static bool check_network(Check *c) {
     Builder b = network_builder(c->spec->arena, c->schema.diag, c->spec, "check");

@@ -48,8 +48,7 @@ static Yaml *yaml_new(Arena *a, YamlKind kind, Loc loc) {
     return y;
 }
 
-// ---- events -> tree
-// ------------------------------------------------------------------------------
+// ---- events -> tree ----------------------------------------------------------------------------
 
 static Loc reader_loc(const Reader *r, yaml_mark_t m) {
     int line = (int)m.line, col = (int)m.column;
@@ -193,8 +192,7 @@ Yaml *yaml_parse(Arena *a, Diag *d, const char *file, const char *text, size_t n
     return parse_at(a, d, text, n, (Loc){file, 1, 1});
 }
 
-// ---- files and inheritance
-// -----------------------------------------------------------------------
+// ---- files and inheritance ---------------------------------------------------------------------
 
 static bool is_file(const char *path) {
     struct stat st;
