@@ -356,8 +356,7 @@ Yaml *yaml_load(Arena *a, Diag *d, const char *path, YamlDirs dirs) {
     return load_file(&l, path, (Loc){0});
 }
 
-// ---- --set
-// ---------------------------------------------------------------------------------------
+// ---- overrides ---------------------------------------------------------------------------------
 
 static const char set_file[] = "--set";
 
