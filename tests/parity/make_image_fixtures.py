@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes tests/unit/data/images: small pictures of every kind and what Pillow makes of them.
+"""Writes tests/unit/data/images, small pictures of every kind and what Pillow makes of them, and the
+seeds of the fuzzer in tests/fuzz/corpus/image.
 
     python3 tests/parity/make_image_fixtures.py [--vectors FOLDER]
 
@@ -10,7 +11,7 @@ cases.txt lists the cases, one a line:
 cjpeg (libjpeg-turbo-progs) writes what Pillow cannot. With --vectors (the folder of test-vectors) vectors.txt gets a hash of the preprocessed pixels of
 each of its pictures.
 """
-import argparse, io, math, os, struct, subprocess, zlib
+import argparse, io, math, os, struct, subprocess, tarfile, zlib
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
@@ -236,6 +237,33 @@ def make_broken():
     broken("signature.png", pic[:8], "truncated")
 
 
+def make_archives():
+    """Small tar files, without the padding at their end; they seed the fuzzer, too."""
+    folder = os.path.join(OUT, "..", "..", "..", "fuzz", "corpus", "image")
+    os.makedirs(folder, exist_ok=True)
+    one = open(path("one.png"), "rb").read()
+    long = "a-folder-with-a-long-name/" * 6 + "picture.png"
+    for name, form in (("ustar.tar", tarfile.USTAR_FORMAT), ("pax.tar", tarfile.PAX_FORMAT),
+                       ("gnu.tar", tarfile.GNU_FORMAT)):
+        b = io.BytesIO()
+        with tarfile.open(fileobj=b, mode="w", format=form) as t:
+            for member, data in (("./cats/one.png", one), ("labels.txt", b"text"), ("dogs/.hidden.png", one),
+                                 (long, one), ("dogs/broken.jpg", b"\xff\xd8\xff")):
+                info = tarfile.TarInfo(member)
+                info.size = len(data)
+                t.addfile(info, io.BytesIO(data))
+            link = tarfile.TarInfo("link.png")
+            link.type, link.linkname = tarfile.SYMTYPE, "cats/one.png"
+            t.addfile(link)
+        data = b.getvalue().rstrip(b"\0")
+        with open(os.path.join(folder, name), "wb") as f:
+            f.write(data + b"\0" * (-len(data) % 512))
+    for name in ("exif6.jpg", "progressive.jpg", "ycck.jpg", "rgb411.jpg", "exif6.png", "xmp8.png", "palette_trns.png",
+                 "interlaced.png", "la16.png", "grey2.png", "bit.png"):
+        with open(path(name), "rb") as f, open(os.path.join(folder, name), "wb") as g:
+            g.write(f.read())
+
+
 def vectors(folder):
     lines = []
     for name in sorted(os.listdir(folder)):
@@ -258,6 +286,7 @@ def main():
     make_pngs()
     make_preprocess()
     make_broken()
+    make_archives()
     with open(path("cases.txt"), "w") as f:
         f.write("\n".join(cases) + "\n")
     if args.vectors:
