@@ -1,6 +1,6 @@
 // parity: the seeded input of a parity case, and the comparison of a binary's outputs with the
 // fixture written from PyTorch (make_fixtures.py).
-//   parity input CASE NxCxHxW OUT.npy
+//   parity input CASE NxCxHxW OUT.npy [nhwc]
 //   parity compare FIXTURE.safetensors TENSOR RESULT.npy TOLERANCE
 // TENSOR is logits or pooled (whole) or stageI (64 hashed samples, channels last). An error is
 // relative to the largest magnitude of the reference tensor. Exit 1 when above the tolerance.
@@ -16,17 +16,23 @@ static int fail(const char *what, CnxrtError *err) {
     return 2;
 }
 
-static int make_input(char **arg) {
+static int make_input(char **arg, bool nhwc) {
     int64_t d[4];
     if (sscanf(arg[1], "%ldx%ldx%ldx%ld", &d[0], &d[1], &d[2], &d[3]) != 4)
         return fail("shape is not NxCxHxW", NULL);
     int64_t n = d[0] * d[1] * d[2] * d[3];
-    float *x = malloc((size_t)n * sizeof *x);
+    float *x = malloc((size_t)n * sizeof *x), *y = malloc((size_t)n * sizeof *y);
     cnxrt_seed_uniform(arg[0], 0, n, x);
-    for (int64_t i = 0; i < n; i++) x[i] *= 2;
+    int64_t pixels = d[2] * d[3];
+    for (int64_t i = 0; i < n; i++) {
+        int64_t image = i / (d[1] * pixels), c = i / pixels % d[1], p = i % pixels;
+        y[nhwc ? (image * pixels + p) * d[1] + c : i] = 2 * x[i];
+    }
+    int64_t last[4] = {d[0], d[2], d[3], d[1]};
     CnxrtError err = {0};
-    CnxrtStatus s = cnxrt_npy_write_f32(arg[2], 4, d, x, &err);
+    CnxrtStatus s = cnxrt_npy_write_f32(arg[2], 4, nhwc ? last : d, y, &err);
     free(x);
+    free(y);
     return s == CNXRT_OK ? 0 : fail(arg[2], &err);
 }
 
@@ -110,9 +116,10 @@ static int compare(char **arg) {
 }
 
 int main(int argc, char **argv) {
-    if (argc == 5 && strcmp(argv[1], "input") == 0) return make_input(argv + 2);
+    bool nhwc = argc == 6 && strcmp(argv[5], "nhwc") == 0;
+    if ((argc == 5 || nhwc) && strcmp(argv[1], "input") == 0) return make_input(argv + 2, nhwc);
     if (argc == 6 && strcmp(argv[1], "compare") == 0) return compare(argv + 2);
-    fprintf(stderr, "usage: parity input CASE NxCxHxW OUT.npy\n"
+    fprintf(stderr, "usage: parity input CASE NxCxHxW OUT.npy [nhwc]\n"
                     "       parity compare FIXTURE TENSOR RESULT.npy TOLERANCE\n");
     return 2;
 }

@@ -12,7 +12,7 @@ for kv in $line; do
     case $kv in
     model=*) model=$v ;;
     input=*) input=$v ;;
-    classes=0) classes=0; set+=(--set head=none) ;;
+    classes=0) classes=0; set+=(--set head.classes=0) ;;
     classes=*) classes=$v; set+=(--set "head.classes=$v") ;;
     grn.*) set+=(--set "$kv") ;;
     approx=*) set+=(--set "gelu.approx=$v") ;;
@@ -27,6 +27,7 @@ trap 'rm -rf "$tmp"' EXIT
 "$cnxc" build "$model" -o "$tmp/model" --set "input.channels=$c" --set "input.height=$h" \
     --set "input.width=$w" "${set[@]}"
 "$parity" input "$case" "$input" "$tmp/x.npy"
+"$parity" input "$case" "$input" "$tmp/nhwc.npy" nhwc
 run=("$tmp/model")
 status=0
 check() { "$parity" compare "$here/fixtures/$case.safetensors" "$1" "$tmp/y.npy" "$tolerance" || status=1; }
@@ -35,7 +36,7 @@ if [ "$classes" != 0 ]; then
     check logits
 fi
 for s in 0 1 2 3 pooled; do
-    "${run[@]}" features --weights seed:0 --stage=$s --input "$tmp/x.npy" --output "$tmp/y.npy" --layout nhwc
+    "${run[@]}" features --weights seed:0 --stage=$s --input "$tmp/nhwc.npy" --output "$tmp/y.npy" --layout nhwc
     case $s in pooled) check pooled ;; *) check "stage$s" ;; esac
 done
 exit $status
