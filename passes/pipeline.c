@@ -155,6 +155,45 @@ static bool check_needs(const Pipeline *p, const PassList *l, Diag *d) {
     return true;
 }
 
+// A parameter has one type in all programs, and the type of prepare's output where that has its
+// name.
+typedef struct {
+    const char *name, *program;
+    Type type;
+} ParamType;
+
+static bool params_clash(Pipeline *p, const ParamType *x, Type type, const char *program, Loc loc) {
+    if (type_eq(x->type, type)) return false;
+    diag_error(p->diag, loc, "%s is %s in program %s, but %s in program %s", x->name,
+               type_print(p->arena, type), program, type_print(p->arena, x->type), x->program);
+    return true;
+}
+
+static bool check_params(Pipeline *p) {
+    const Graph *prepare = module_find(p->module, "prepare");
+    VEC(ParamType) seen = {0};
+    for (int i = 0; prepare && i < prepare->outputs.n; i++) {
+        const Port *o = &prepare->outputs.v[i];
+        ParamType t = {o->name, prepare->name, graph_type(prepare, o->value)};
+        vec_push(p->arena, &seen, t);
+    }
+    for (int i = 0; i < p->module->graphs.n; i++) {
+        const Graph *g = p->module->graphs.v[i];
+        for (int k = 0; g != prepare && k < g->nodes.n; k++) {
+            const Node *n = &g->nodes.v[k];
+            if (n->op != OP_PARAM) continue;
+            ParamType t = {node_str(n, A_name), g->name, graph_type(g, n->first)};
+            bool known = false;
+            for (int q = 0; q < seen.n && !known; q++) {
+                known = strcmp(seen.v[q].name, t.name) == 0;
+                if (known && params_clash(p, &seen.v[q], t.type, g->name, n->loc)) return false;
+            }
+            if (!known) vec_push(p->arena, &seen, t);
+        }
+    }
+    return true;
+}
+
 // ---- running -----------------------------------------------------------------------------------
 static Level pipeline_level(const Pipeline *p) {
     if (!p->schedules.n) return LEVEL_GRAPH;
@@ -273,8 +312,9 @@ static bool run_pass(Pipeline *p, const PassInfo *pass, const PipelineOptions *o
 bool pipeline_run(Pipeline *p, const PipelineOptions *opt, Diag *d) {
     PassList list = {.n = 0};
     if (diag_count(d)) return false;
-    if (!list_passes(&list, p->arena, opt, d) || !check_needs(p, &list, d)) return false;
     p->diag = d;
+    if (!list_passes(&list, p->arena, opt, d) || !check_needs(p, &list, d) || !check_params(p))
+        return false;
     p->rewrite_limit = opt->rewrite_limit;
     for (int i = 0; i < list.n; i++)
         if (!run_pass(p, list.v[i], opt, d)) return false;

@@ -148,6 +148,49 @@ void call_new(Sched *sc, Step *st, KernelKind kind, SpecAttrs *attrs, const Oper
     vec_push(sc->a, &st->calls, c);
 }
 
+// ---- what kernels cannot express ----------------------------------------------------------------
+// The operand that must be one map or one row per image; -1: none.
+static int single_operand(const Graph *g, const Node *n) {
+    switch (n->op) {
+    case OP_DWCONV2D:
+    case OP_PATCHIFY:
+    case OP_GLOBAL_AVG_POOL:
+    case OP_GRN_STAT:
+    case OP_GRN_SCALE: return 0;
+    case OP_SCALE: return graph_type(g, n->args[1]).rank == 2 ? 1 : -1;
+    default: return -1;
+    }
+}
+
+static bool check_node(Pipeline *p, const Graph *g, const Node *n) {
+    int single = single_operand(g, n);
+    if (single >= 0 && graph_type(g, n->args[single]).d[0].c != 1) {
+        diag_error(p->diag, n->loc, "%s of type %s cannot be scheduled: dimension 0 must be B or 1",
+                   op_info[n->op].name, type_print(p->arena, graph_type(g, n->args[single])));
+        return false;
+    }
+    for (int r = 0; r < n->nresults; r++) {
+        Type t = graph_type(g, n->first + (Value)r);
+        for (int k = 1; k < t.rank; k++) {
+            if (!t.d[k].b) continue;
+            diag_error(p->diag, n->loc,
+                       "%s of type %s cannot be scheduled: the batch must be dimension 0, not %d",
+                       op_info[n->op].name, type_print(p->arena, t), k);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool check_graph(Pipeline *p, const Graph *g) {
+    for (int i = 0; i < g->nodes.n; i++) {
+        const Node *n = &g->nodes.v[i];
+        if (n->body && !check_graph(p, n->body)) return false;
+        if (!check_node(p, g, n)) return false;
+    }
+    return true;
+}
+
 // ---- taking graphs into schedulable form -------------------------------------------------------
 static bool is_gemm(const Graph *g, const Node *n) {
     return n->op == OP_LINEAR && graph_type(g, n->args[0]).rank >= 2;
@@ -264,6 +307,8 @@ static Schedule *schedule_program(Pipeline *p, Prepare *prepare, const Graph *g)
 }
 
 void pass_schedule(Pipeline *p) {
+    for (int i = 0; i < p->module->graphs.n; i++)
+        if (!check_graph(p, p->module->graphs.v[i])) return;
     Prepare prepare;
     prepare_begin(&prepare, p);
     for (int i = 0; i < p->module->graphs.n; i++) {
