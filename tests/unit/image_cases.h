@@ -17,7 +17,7 @@
 
 // Calls run on the text after the first word of every line that begins with `kind`; returns how
 // many there were.
-static int image_cases_run(const char *kind, void (*run)(const char *args)) {
+static inline int image_cases_run(const char *kind, void (*run)(const char *args)) {
     FILE *f = fopen(IMAGES "cases.txt", "r");
     assert_non_null(f);
     char line[512];
@@ -33,7 +33,8 @@ static int image_cases_run(const char *kind, void (*run)(const char *args)) {
     return n;
 }
 
-static CnxrtStatus image_case_load(const char *path, int channels, Image *out, CnxrtError *err) {
+static inline CnxrtStatus image_case_load(const char *path, int channels, Image *out,
+                                          CnxrtError *err) {
     uint8_t *bytes;
     size_t size;
     CnxrtStatus s = image_file_read(path, &bytes, &size, err);
@@ -50,8 +51,8 @@ static CnxrtStatus image_case_load(const char *path, int channels, Image *out, C
 }
 
 // Fails with the first difference when pixels are not those of the .npy file.
-static void image_case_compare(const char *file, const char *expected, const uint8_t *pixels,
-                               int height, int width, int channels) {
+static inline void image_case_compare(const char *file, const char *expected, const uint8_t *pixels,
+                                      int height, int width, int channels) {
     char path[512];
     snprintf(path, sizeof path, IMAGES "%s", expected);
     CnxrtNpy want;
