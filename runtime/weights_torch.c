@@ -345,6 +345,15 @@ bool torch_zip_detect(const unsigned char *bytes, size_t size) {
     return size >= 4 && memcmp(bytes, "PK\x03\x04", 4) == 0;
 }
 
+// The end record (22 bytes and a comment) closes the file: nothing was cut off.
+static bool zip_is_whole(const unsigned char *bytes, size_t size) {
+    for (size_t comment = 0; comment < 65536 && size >= 22 + comment; comment++) {
+        const unsigned char *end = bytes + size - 22 - comment;
+        if (memcmp(end, "PK\x05\x06", 4) == 0 && end[20] + 256u * end[21] == comment) return true;
+    }
+    return false;
+}
+
 CnxrtStatus torch_zip_parse(CnxrtWeights *w, CnxrtError *err) {
     Archive a = {.storages = {zip_storage, w}, .memory = {w->bytes, w->size, 0}};
     zlib_filefunc64_def io = {.zopen64_file = memory_open,
@@ -355,8 +364,7 @@ CnxrtStatus torch_zip_parse(CnxrtWeights *w, CnxrtError *err) {
                               .zclose_file = memory_close,
                               .zerror_file = memory_close,
                               .opaque = &a.memory};
-    a.zip = unzOpen2_64(w->path, &io);
-    CnxrtStatus status;
+    if (zip_is_whole(w->bytes, w->size)) a.zip = unzOpen2_64(w->path, &io);
     if (!a.zip) {
         cnxrt_error_set(err,
                         "%s: truncated: a zip file of %zu bytes without its directory (the "
@@ -364,7 +372,7 @@ CnxrtStatus torch_zip_parse(CnxrtWeights *w, CnxrtError *err) {
                         w->path, w->size);
         return CNXRT_ERROR_FORMAT;
     }
-    status = read_directory(&a) ? parse_archive(&a, err) : weights_no_memory(err);
+    CnxrtStatus status = read_directory(&a) ? parse_archive(&a, err) : weights_no_memory(err);
     unzClose(a.zip);
     for (size_t i = 0; i < a.n; i++) free(a.entries[i].name);
     free(a.entries);
