@@ -33,23 +33,24 @@ static const CliCommand commands[] = {
 };
 enum { COMMANDS = sizeof commands / sizeof *commands, NAME = 32 };
 
-// Levenshtein distance of names shorter than NAME.
+// Edits (inserted, deleted, changed, swapped letters) between names no longer than NAME.
 static int distance(const char *a, const char *b) {
-    int row[NAME + 1];
-    int n = (int)strlen(b);
-    if (n > NAME || strlen(a) > NAME) return NAME;
-    for (int j = 0; j <= n; j++) row[j] = j;
-    for (int i = 1; a[i - 1]; i++) {
-        int diagonal = row[0];
-        row[0] = i;
-        for (int j = 1; j <= n; j++) {
-            int change = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            int edit = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
-            row[j] = change < edit ? change : edit;
+    int d[NAME + 1][NAME + 1], m = (int)strlen(a), n = (int)strlen(b);
+    if (m > NAME || n > NAME) return NAME;
+    for (int i = 0; i <= m; i++)
+        for (int j = 0; j <= n; j++) {
+            if (!i || !j) {
+                d[i][j] = i + j;
+                continue;
+            }
+            int best = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
+            if (d[i - 1][j] + 1 < best) best = d[i - 1][j] + 1;
+            if (d[i][j - 1] + 1 < best) best = d[i][j - 1] + 1;
+            bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+            if (swapped && d[i - 2][j - 2] + 1 < best) best = d[i - 2][j - 2] + 1;
+            d[i][j] = best;
         }
-    }
-    return row[n];
+    return d[m][n];
 }
 
 static bool near_enough(int d, const char *name) { return d <= 1 + (int)strlen(name) / 3; }
