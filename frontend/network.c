@@ -52,13 +52,14 @@ bool network_build(Builder *b, bool features) {
     }
     Value pooled = build_head(b, x);
     if (pooled == NO_VALUE) return false;
+    Value logits = NO_VALUE;
     if (b->spec->head.classes) {
-        Value logits =
-            block_linear(b, b->spec->head.loc, "head", b->spec->head.classes, true, pooled);
+        logits = block_linear(b, b->spec->head.loc, "head", b->spec->head.classes, true, pooled);
         if (logits == NO_VALUE) return false;
-        graph_output(b->graph, "logits", logits);
     }
+    if (logits != NO_VALUE && !features) graph_output(b->graph, "logits", logits);
     graph_output(b->graph, "pooled", pooled);
+    if (logits != NO_VALUE && features) graph_output(b->graph, "logits", logits);
     return true;
 }
 

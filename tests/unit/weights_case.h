@@ -125,7 +125,8 @@ static inline CnxrtWeights *weights_open_case(const char *file) {
 // Fails unless the text holds every piece; pieces end with NULL.
 static inline void text_has(const char *text, const char *const *pieces) {
     for (; *pieces; pieces++)
-        if (!text || !strstr(text, *pieces)) fail_msg("no \"%s\" in:\n%s", *pieces, text);
+        if (!text || !strstr(text, *pieces))
+            fail_msg("no \"%s\" in:\n%s", *pieces, text ? text : "(none)");
 }
 #define TEXT_HAS(text, ...) text_has(text, (const char *const[]){__VA_ARGS__, NULL})
 
