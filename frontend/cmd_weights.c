@@ -51,6 +51,7 @@ static int inspect(Arena *a, const char *path) {
     }
     printf("%d tensors, %s elements, names: %s\n", cnxrt_weights_count(w), cmd_thousands(a, total),
            cnxrt_weights_scheme(w));
+    printf("%s\n", cnxrt_weights_about(w));
     cnxrt_weights_close(w);
     return EXIT_DONE;
 }

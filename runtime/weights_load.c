@@ -175,9 +175,7 @@ static void match_tensors(Match *m) {
 
 // Encoders from pre-training have no final norm; a model without a head then takes the identity.
 static bool norm_may_default(const Match *m) {
-    return strncmp(m->w->scheme, "fcmae", 5) == 0 || !has_param(m, "head.*")
-               ? !has_param(m, "head.*") && m->nmissing == m->nhead
-               : false;
+    return !has_param(m, "head.*") && m->nmissing == m->nhead;
 }
 
 static void report_part(CnxrtError *err, const char *what, int n, const CnxrtError *list) {
@@ -194,7 +192,7 @@ static CnxrtStatus match_report(const Match *m, CnxrtError *err) {
     const char *hint = m->hint;
     if (!hint && m->nmissing && m->nmissing == m->nhead && !m->nshapes && !m->nextra)
         hint = "an encoder without a classifier, as pre-training leaves it: build the model "
-               "without a head, or fine-tune first";
+               "with --set head=none, or fine-tune first";
     else if (!hint && strcmp(m->w->scheme, "unknown") == 0)
         hint = "no naming scheme of ConvNeXt was recognised (cnxc weights inspect lists the names)";
     else if (!hint && (m->nshapes > 4 || m->nmissing > 8 || m->nextra > 8))

@@ -192,35 +192,61 @@ static void info_and_metadata(void **state) {
     cnxrt_weights_close(w);
 }
 
-// Exact values of half and bfloat16 at the ends of their ranges.
+// Exact values of half and bfloat16, at the ends of their ranges too.
 static void narrow_floats(void **state) {
     (void)state;
     static const struct {
+        StDtype type;
         uint16_t bits;
-        double half, bfloat;
-    } cases[] = {{0x3C00, 1, 0x1p-7},         {0xC000, -2, -2},
-                 {0x0001, 0x1p-24, 0x1p-133}, {0x83FF, -1023 * 0x1p-24, -0x1.7Fp-120 * 1.0},
-                 {0x7BFF, 65504, 0x1.FEp120}, {0x7C00, INFINITY, 0x1p121},
-                 {0x8000, -0.0, -0.0},        {0x0400, 0x1p-14, 0x1p-119}};
+        float value;
+    } cases[] = {{ST_F16, 0x3C00, 1},
+                 {ST_F16, 0xC000, -2},
+                 {ST_F16, 0x0001, 0x1p-24f},
+                 {ST_F16, 0x83FF, -0x1.FF8p-15f},
+                 {ST_F16, 0x0400, 0x1p-14f},
+                 {ST_F16, 0x7BFF, 65504},
+                 {ST_F16, 0xFC00, -INFINITY},
+                 {ST_BF16, 0x3F80, 1},
+                 {ST_BF16, 0xC000, -2},
+                 {ST_BF16, 0x0001, 0x1p-133f},
+                 {ST_BF16, 0x7F7F, 0x1.FEp127f},
+                 {ST_BF16, 0x7F80, INFINITY}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         unsigned char b[2] = {cases[i].bits & 255, (unsigned char)(cases[i].bits >> 8)};
-        assert_true((double)st_element(ST_F16, b, 0) == cases[i].half);
-        if (cases[i].bits != 0x83FF && cases[i].bits != 0x3C00)
-            assert_true((double)st_element(ST_BF16, b, 0) == cases[i].bfloat);
+        if (st_element(cases[i].type, b, 0) != cases[i].value)
+            fail_msg("%s %04x: %a", st_dtype_name(cases[i].type), cases[i].bits,
+                     (double)st_element(cases[i].type, b, 0));
     }
-    unsigned char nan[2] = {1, 0x7C};
+    unsigned char nan[2] = {1, 0x7C}, zero[2] = {0, 0x80};
     assert_true(isnan(st_element(ST_F16, nan, 0)));
+    assert_true(signbit(st_element(ST_F16, zero, 0)));
 }
 
+// First and last values by seeded() of tests/parity/reference.py.
 static void seeded_values(void **state) {
     (void)state;
-    // From tests/parity/reference.py: seeded("norm.weight", (3,), 7) and friends.
-    int64_t dims[4] = {2, 3, 2, 2};
-    float v[24];
-    cnxrt_seed_weights("norm.weight", 1, (int64_t[]){3}, 7, v);
-    for (int i = 0; i < 3; i++) assert_true(v[i] >= 0.8f && v[i] < 1.2f);
-    cnxrt_seed_weights("conv.weight", 4, dims, 1, v);
-    for (int i = 0; i < 24; i++) assert_true(v[i] >= -0.5f && v[i] < 0.5f && v[i] != 0);
+    static const struct {
+        const char *name;
+        int rank;
+        int64_t dims[4];
+        uint64_t seed;
+        float first, last;
+    } cases[] = {
+        {"norm.weight", 1, {3}, 7, 0x1.c243p-1f, 0x1.0fe404p+0f},
+        {"conv.weight", 4, {2, 3, 2, 2}, 1, -0x1.1cccp-5f, -0x1.1a4b8p-4f},
+        {"stages.0.0.grn.gamma", 4, {1, 1, 1, 4}, 0, -0x1.986e5p-2f, 0x1.4e7efp-3f},
+        {"stages.0.0.gamma", 1, {4}, 0, 0x1.0d5eb4p-2f, 0x1.47da58p-1f},
+        {"mask_token", 4, {1, 4, 1, 1}, 2, -0x1.1c8f0ap-7f, -0x1.9356e2p-7f},
+        {"head.bias", 1, {4}, (uint64_t)1 << 40, -0x1.9524cp-5f, 0x1.60e07ap-5f},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        float v[24];
+        int64_t n = 0;
+        dims_count(cases[i].rank, cases[i].dims, &n);
+        cnxrt_seed_weights(cases[i].name, cases[i].rank, cases[i].dims, cases[i].seed, v);
+        if (v[0] != cases[i].first || v[n - 1] != cases[i].last)
+            fail_msg("%s: %a ... %a", cases[i].name, (double)v[0], (double)v[n - 1]);
+    }
 }
 
 int main(void) {
