@@ -136,15 +136,15 @@ static void print_one_output(Str *o, const char *name, const char *suffix, const
 
 static void print_features(Str *o, const char *name, const Schedule *s) {
     str_add(o, "// The outputs of every stage, channels last; pass NULL for those not wanted.\n");
-    int n = schedule_ports(s, REGION_OUTPUT);
+    int ports[MAX_PORTS], n = schedule_feature_ports(s, ports);
     for (int i = 0; i < n; i++) {
-        const Buffer *b = schedule_port(s, REGION_OUTPUT, i);
+        const Buffer *b = schedule_port(s, REGION_OUTPUT, ports[i]);
         str_printf(o, "//   %-8s [batch x %s]\n", b->name, port_shape(o->arena, b));
     }
     str_printf(o, "int %s_features(%s_model *m, int64_t batch, const float *images", name, name);
     for (int i = 0; i < n; i++)
         str_printf(o, ",%sfloat *%s", i % 4 == 0 ? "\n        " : " ",
-                   identifier(o->arena, schedule_port(s, REGION_OUTPUT, i)->name, false));
+                   identifier(o->arena, schedule_port(s, REGION_OUTPUT, ports[i])->name, false));
     str_add(o, ");\n\n");
 }
 

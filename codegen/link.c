@@ -158,6 +158,10 @@ static bool link_exe(Link *l) {
     return run_tool(l, &v);
 }
 
+// Archives of the system may hold code that is not position-independent: what it refers to directly
+// must lie inside the library (runtime/library.c).
+static const char wrapped[] = "-Wl,--wrap=stdin";
+
 // Only NAME_* leaves the library.
 static bool link_shared(Link *l) {
     const char *exports = in_dir(l, "exports");
@@ -172,6 +176,7 @@ static bool link_shared(Link *l) {
     arg(l, &v, arena_printf(l->arena, "-Wl,--version-script=%s", exports));
     arg(l, &v, arena_printf(l->arena, "-Wl,-soname,%s", base ? base + 1 : l->opt->out));
     arg(l, &v, "-Wl,-z,defs");
+    arg(l, &v, wrapped);
     objects(l, &v);
     arg(l, &v, runtime_archive(l, "libcnxrt.a"));
     args(l, &v, CNX_RUNTIME_LIBS);
@@ -187,7 +192,9 @@ static bool link_static(Link *l) {
     const char *object = in_dir(l, arena_printf(l->arena, "%s_library.o", l->name));
     Argv v = {0};
     args(l, &v, l->opt->cc);
-    args(l, &v, "-r -nostdlib -o");
+    args(l, &v, "-r -nostdlib");
+    arg(l, &v, wrapped);
+    arg(l, &v, "-o");
     arg(l, &v, object);
     objects(l, &v);
     arg(l, &v, runtime_archive(l, "libcnxrt.a"));

@@ -24,6 +24,18 @@ int schedule_port_find(const Schedule *s, Region region, const char *name) {
     return -1;
 }
 
+int schedule_feature_ports(const Schedule *s, int ports[MAX_PORTS]) {
+    int total = schedule_ports(s, REGION_OUTPUT), n = 0;
+    if (total > MAX_PORTS) ice((Loc){0}, "program %s has %d outputs", s->name, total);
+    int pooled = schedule_port_find(s, REGION_OUTPUT, "pooled");
+    int logits = schedule_port_find(s, REGION_OUTPUT, "logits");
+    for (int i = 0; i < total; i++)
+        if (i != pooled && i != logits) ports[n++] = i;
+    if (pooled >= 0) ports[n++] = pooled;
+    if (logits >= 0) ports[n++] = logits;
+    return n;
+}
+
 Schedule *schedule_find(Schedule *const *schedules, int n, const char *name) {
     for (int i = 0; i < n; i++)
         if (strcmp(schedules[i]->name, name) == 0) return schedules[i];

@@ -80,8 +80,11 @@ void header_print(Str *out, const char *name, const CodegenModel *model, Schedul
 // ---- model.c ----------------------------------------------------------------------------------
 // The buffer of an input or output port, by number or by name; NULL when there is none.
 const Buffer *schedule_port(const Schedule *s, Region region, int port);
-int schedule_ports(const Schedule *s, Region region);                         // how many
-int schedule_port_find(const Schedule *s, Region region, const char *name);   // -1: none
+int schedule_ports(const Schedule *s, Region region);                       // how many
+int schedule_port_find(const Schedule *s, Region region, const char *name); // -1: none
+enum { MAX_PORTS = 60 };
+// Output ports in the order of parameters of NAME_features: stages, pooled, logits. Their number.
+int schedule_feature_ports(const Schedule *s, int ports[MAX_PORTS]);
 Schedule *schedule_find(Schedule *const *schedules, int n, const char *name); // NULL: none
 
 // ---- link.c -----------------------------------------------------------------------------------

@@ -37,7 +37,6 @@ static void emit_forward(Unit *u, const char *suffix, const char *callee, LLVMTy
 // ports[0..n), the other outputs NULL.
 static void emit_runner(Unit *u, const char *suffix, const Schedule *s, const int *ports, int n) {
     char params[MAX_PARAMS] = "plp";
-    if (n > MAX_PARAMS - 4) ice((Loc){0}, "program %s has %d outputs", s->name, n);
     for (int i = 0; i < n; i++) params[3 + i] = 'p';
     LLVMValueRef fn = exported(u, suffix, function_type(u, u->i32, params));
     int total = schedule_ports(s, REGION_OUTPUT);
@@ -74,8 +73,7 @@ void emit_wrappers(Unit *u, LLVMValueRef model, Schedule *const *schedules, int 
     }
     const Schedule *features = schedule_find(schedules, n, "features");
     if (!features) return;
-    int ports[MAX_PARAMS], count = schedule_ports(features, REGION_OUTPUT);
-    for (int i = 0; i < count && i < MAX_PARAMS; i++) ports[i] = i;
+    int ports[MAX_PORTS], count = schedule_feature_ports(features, ports);
     emit_runner(u, "features", features, ports, count);
 }
 
