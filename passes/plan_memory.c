@@ -76,17 +76,28 @@ static int64_t lay_out(Schedule *s, Region region) {
     return at;
 }
 
-static void share_weights(Schedule *s, const Schedule *prepare) {
+// What another program reads is what prepare writes, name by name. False after an error: the text
+// of a schedule may disagree with its prepare.
+static bool share_weights(Pipeline *p, Schedule *s, const Schedule *prepare) {
     s->weight_bytes = prepare->weight_bytes;
     for (int i = 0; i < s->buffers.n; i++) {
         Buffer *b = &s->buffers.v[i];
+        const Buffer *w = NULL;
         if (b->region != REGION_WEIGHT) continue;
-        for (int k = 0; k < prepare->buffers.n; k++) {
-            const Buffer *p = &prepare->buffers.v[k];
-            if (p->region == REGION_WEIGHT && strcmp(p->name, b->name) == 0) b->offset = p->offset;
+        for (int k = 0; k < prepare->buffers.n && !w; k++)
+            if (prepare->buffers.v[k].region == REGION_WEIGHT &&
+                strcmp(prepare->buffers.v[k].name, b->name) == 0)
+                w = &prepare->buffers.v[k];
+        if (!w || w->bytes != b->bytes) {
+            diag_error(p->diag, (Loc){0}, "weight %s of schedule %s has %lld bytes, but %s",
+                       b->name, s->name, (long long)b->bytes,
+                       w ? arena_printf(p->arena, "prepare makes %lld", (long long)w->bytes)
+                         : "schedule prepare does not make it");
+            return false;
         }
-        if (b->offset < 0) ice((Loc){0}, "no program makes the weight '%s'", b->name);
+        b->offset = w->offset;
     }
+    return true;
 }
 
 void pass_plan_memory(Pipeline *p) {
@@ -103,9 +114,9 @@ void pass_plan_memory(Pipeline *p) {
         s->scratch_bytes = plan_region(s, REGION_SCRATCH);
         s->param_bytes = lay_out(s, REGION_PARAM);
         if (s == prepare) continue;
-        if (prepare)
-            share_weights(s, prepare);
-        else
+        if (!prepare)
             s->weight_bytes = lay_out(s, REGION_WEIGHT);
+        else if (!share_weights(p, s, prepare))
+            return;
     }
 }
