@@ -80,7 +80,8 @@ void cnxrt_parallel(int threads, CnxrtTask task, void *user) {
     task(user, omp_get_thread_num(), omp_get_num_threads());
 }
 
-int cnxrt_default_threads(void) {
+int cnxrt_usable_threads(int asked) {
+    if (asked > 0) return asked;
     int n = omp_get_max_threads();
     return n > 0 ? n : 1;
 }
@@ -90,5 +91,8 @@ void cnxrt_parallel(int threads, CnxrtTask task, void *user) {
     task(user, 0, 1);
 }
 
-int cnxrt_default_threads(void) { return 1; }
+int cnxrt_usable_threads(int asked) {
+    (void)asked;
+    return 1;
+}
 #endif

@@ -64,7 +64,7 @@ double cnxrt_peak_flops(const CnxrtModel *m, int threads, double seconds) {
     atomic_init(&p.done, false);
     p.iterations = slice_iterations(m);
     p.seconds = cnxrt_seconds() + seconds;
-    if (threads <= 0) threads = cnxrt_default_threads();
+    threads = cnxrt_usable_threads(threads);
     cnxrt_parallel(threads < MAX_THREADS ? threads : MAX_THREADS, peak_task, &p);
     return p.best;
 }

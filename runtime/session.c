@@ -177,7 +177,7 @@ static CnxrtSession *session_new(const CnxrtModel *m, const CnxrtOptions *o) {
     memset(s, 0, sizeof *s);
     cnxrt_team_init(&s->team);
     s->model = m;
-    s->threads = o->threads ? o->threads : cnxrt_default_threads();
+    s->threads = cnxrt_usable_threads(o->threads);
     s->max_batch = o->max_batch ? o->max_batch : 1;
     if (o->programs && !(s->programs = strdup(o->programs))) {
         cnxrt_memory_give(s);
