@@ -201,9 +201,23 @@ typedef struct {
     Value x, w, result;
     GemmTile tile;
     Over over;
-    bool columns; // split over columns
-    int b;        // panels
+    bool columns;  // split over columns
+    int64_t block; // rows of a unit when it is not
+    int b;         // panels
 } Lin;
+
+// Row blocks and the tile depend on each other: blocks are multiples of a first tile's rows (or of
+// the depthwise group's), the final tile is the best one for the rows of a block.
+static void choose_tile(Sched *sc, Lin *l) {
+    int64_t rows = l->r.rows == 1 ? 8 : l->r.rows, quantum = 1;
+    if (sc->deferred[l->x] >= 0) quantum = dw_of(&sc->g->nodes.v[sc->deferred[l->x]]).quantum;
+    l->tile = gemm_tile(sc->t, rows, l->r.n, l->k);
+    l->block = l->r.rows;
+    if (l->columns) return;
+    if (quantum == 1 && l->tile.mr < rows) quantum = l->tile.mr;
+    l->block = row_block(rows, quantum, l->tile.mr, (l->k + l->r.n) * 4, sc->t->l2 / 2);
+    l->tile = gemm_tile(sc->t, l->block, l->r.n, l->k);
+}
 
 static Lin lin_of(Sched *sc, const Node *n) {
     Lin l = {.n = n};
@@ -219,7 +233,7 @@ static Lin lin_of(Sched *sc, const Node *n) {
              : l.r.rows == 1 && !needs_images(n, &l.f) ? OVER_FLAT
                                                        : OVER_IMAGE;
     l.columns = l.r.rows <= FEW_ROWS && l.f.tail < 0;
-    l.tile = gemm_tile(sc->t, l.r.rows == 1 ? 8 : l.r.rows, l.r.n, l.k);
+    choose_tile(sc, &l);
     return l;
 }
 
@@ -344,12 +358,7 @@ static void schedule_columns(Sched *sc, Lin *l) {
 
 static void schedule_rows(Sched *sc, Lin *l, const Dw *dw) {
     int taps = dw ? taps_buffer(sc, body_operand(dw->n, dw->anchor->args[1]), dw->n) : -1;
-    int64_t block =
-        row_block(l->r.rows, dw ? dw->quantum : 1, l->tile.mr, (l->k + l->r.n) * 4, sc->t->l2 / 2);
-    if (!dw && block < l->r.rows && block > l->tile.mr) {
-        int64_t mr = l->tile.mr, even = (block + mr - 1) / mr * mr;
-        if (even <= l->r.rows) block = even;
-    }
+    int64_t block = l->block;
     Step *st = step_new(sc, l->n, l->over, l->r.rows, block, l->r.n, l->r.n);
     Operand a = {0};
     if (dw) {
