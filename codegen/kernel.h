@@ -19,7 +19,6 @@ typedef struct {
 KernelArgs kernel_begin(Emit *e, const char *symbol);
 
 // ---- epilogues (epilogue.c) --------------------------------------------------------------------
-enum { MAX_EPILOGUE = 12 };
 // The elementwise program of a kernel. Statistics are summed in registers over the rows of a tile
 // and added to memory per tile and column piece.
 typedef struct {

@@ -10,6 +10,7 @@
 
 #define MAX_DIM ((int64_t)INT32_MAX)
 #define MAX_ELEMS ((int64_t)1 << 40)
+#define MAX_PANEL 256 // no GEMM panel is wider: a packed weight keeps within MAX_ELEMS
 
 typedef struct {
     Arena *arena;
@@ -73,6 +74,25 @@ static const char *want_vector(const Infer *in, const char *what, Type t, int64_
 static const char *want_channels(const Infer *in, const char *what, Type t) {
     TRY(want_min_rank(in, what, t, 1));
     return want_static(in, what, t, t.rank - 1);
+}
+
+// Bounds that keep every product within int64.
+static const char *check_dims(const Infer *in, const char *name, const Dim *d, int rank) {
+    int64_t elems = 1;
+    int batches = 0;
+    if (rank < 0 || rank > MAX_RANK)
+        FAIL(in, "%s has rank %d, at most %d is allowed", name, rank, MAX_RANK);
+    for (int i = 0; i < rank; i++) {
+        if (d[i].c < 1 || d[i].c > MAX_DIM)
+            FAIL(in, "%s: dimension %d is %lld, allowed are 1 to %lld", name, i, ll(d[i].c),
+                 ll(MAX_DIM));
+        if (elems > MAX_ELEMS / d[i].c)
+            FAIL(in, "%s has more than %lld elements", name, ll(MAX_ELEMS));
+        elems *= d[i].c;
+        batches += d[i].b;
+    }
+    if (batches > 1) FAIL(in, "%s has %d batch dimensions, at most one is allowed", name, batches);
+    return NULL;
 }
 
 // An image batch [n,h,w,c].
@@ -141,7 +161,7 @@ static const char *infer_constant(const Infer *in, Type *out) {
     const Attr *value = attr_find(in, A_value);
     int64_t fixed, per_image, n = value ? value->data.n : 0;
     type_elems(in->spec->type, &fixed, &per_image);
-    if (n != 1 && n != fixed)
+    if (n != 1 && (n == 0 || n != fixed))
         FAIL(in, "value has %lld elements, the type %s needs 1%s", ll(n), show(in, in->spec->type),
              fixed > 1 ? arena_printf(in->arena, " or %lld", ll(fixed)) : "");
     *out = in->spec->type;
@@ -197,14 +217,18 @@ static const char *infer_tile(const Infer *in, Type *out) {
     return NULL;
 }
 
+// Elements of a patch of kh x kw pixels of c channels.
+static const char *patch_size(const Infer *in, int64_t kh, int64_t kw, int64_t c, int64_t *k) {
+    if (__builtin_mul_overflow(kh * kw, c, k) || *k > MAX_DIM)
+        FAIL(in, "a patch of %lld x %lld x %lld is too large", ll(kh), ll(kw), ll(c));
+    return NULL;
+}
+
 static const char *infer_patchify(const Infer *in, Type *out) {
-    int64_t kernel[2], area, k;
+    int64_t kernel[2], k = 0;
     TRY(want_image(in, in->t[0]));
     TRY(want_pair(in, A_kernel, 1, kernel));
-    area = kernel[0] * kernel[1];
-    if (__builtin_mul_overflow(area, in->t[0].d[3].c, &k) || k > MAX_DIM)
-        FAIL(in, "a patch of %lld x %lld x %lld is too large", ll(kernel[0]), ll(kernel[1]),
-             ll(in->t[0].d[3].c));
+    TRY(patch_size(in, kernel[0], kernel[1], in->t[0].d[3].c, &k));
     return windows(in, kernel[0], kernel[1], k, out);
 }
 
@@ -218,6 +242,15 @@ static const char *infer_pack(const Infer *in, Type *out) {
 }
 
 // ---- linear algebra ----------------------------------------------------------------------------
+// A convolution is a product with the matrix of its patches: that is within bounds too.
+static const char *want_patches(const Infer *in, int64_t kh, int64_t kw, int64_t c) {
+    int64_t k = 0;
+    Type patches;
+    TRY(patch_size(in, kh, kw, c, &k));
+    TRY(windows(in, kh, kw, k, &patches));
+    return check_dims(in, "the matrix of its patches", patches.d, 4);
+}
+
 static const char *infer_conv2d(const Infer *in, Type *out) {
     Type x = in->t[0], w = in->t[1];
     TRY(want_image(in, x));
@@ -225,6 +258,7 @@ static const char *infer_conv2d(const Infer *in, Type *out) {
     if (w.d[1].c != x.d[3].c)
         FAIL(in, "weight expects %lld input channels, x has %lld", ll(w.d[1].c), ll(x.d[3].c));
     TRY(want_bias(in, w.d[0].c));
+    TRY(want_patches(in, w.d[2].c, w.d[3].c, w.d[1].c));
     return windows(in, w.d[2].c, w.d[3].c, w.d[0].c, out);
 }
 
@@ -238,6 +272,7 @@ static const char *infer_dwconv2d(const Infer *in, Type *out) {
     if (w.d[0].c != x.d[3].c)
         FAIL(in, "weight has %lld channels, x has %lld", ll(w.d[0].c), ll(x.d[3].c));
     TRY(want_bias(in, w.d[0].c));
+    TRY(want_patches(in, w.d[2].c, w.d[3].c, 1));
     return windows(in, w.d[2].c, w.d[3].c, w.d[0].c, out);
 }
 
@@ -247,6 +282,8 @@ static const char *infer_linear(const Infer *in, Type *out) {
     TRY(want_weight(in, "weight", w, 2));
     if (w.d[1].c != type_last(x))
         FAIL(in, "weight expects %lld inputs, x has %lld channels", ll(w.d[1].c), ll(type_last(x)));
+    if (w.d[0].c + MAX_PANEL > MAX_ELEMS / w.d[1].c)
+        FAIL(in, "weight has more than %lld elements in panels", ll(MAX_ELEMS));
     TRY(want_bias(in, w.d[0].c));
     *out = x;
     out->d[x.rank - 1] = w.d[0];
@@ -400,24 +437,6 @@ static const char *check_words(const Infer *in, AttrId id, const int64_t *v, int
         if (v[i] < 0 || v[i] > INT32_MAX || !attr_word(id, (int)v[i]))
             FAIL(in, "%s is one of %s, got index %lld", attr_info[id].name,
                  attr_words(in->arena, id), ll(v[i]));
-    return NULL;
-}
-
-static const char *check_dims(const Infer *in, const char *name, const Dim *d, int rank) {
-    int64_t elems = 1;
-    int batches = 0;
-    if (rank < 0 || rank > MAX_RANK)
-        FAIL(in, "%s has rank %d, at most %d is allowed", name, rank, MAX_RANK);
-    for (int i = 0; i < rank; i++) {
-        if (d[i].c < 1 || d[i].c > MAX_DIM)
-            FAIL(in, "%s: dimension %d is %lld, allowed are 1 to %lld", name, i, ll(d[i].c),
-                 ll(MAX_DIM));
-        if (elems > MAX_ELEMS / d[i].c)
-            FAIL(in, "%s has more than %lld elements", name, ll(MAX_ELEMS));
-        elems *= d[i].c;
-        batches += d[i].b;
-    }
-    if (batches > 1) FAIL(in, "%s has %d batch dimensions, at most one is allowed", name, batches);
     return NULL;
 }
 

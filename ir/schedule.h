@@ -31,6 +31,7 @@ typedef struct {
 } KernelInfo;
 extern const KernelInfo kernel_info[K_COUNT];
 
+enum { MAX_EPILOGUE = 12 }; // words of one
 // Words of attribute `epilogue`, in the order of attrs.def.
 typedef enum {
     EPI_BIAS,

@@ -11,7 +11,7 @@
 #define CNX_PASSES_GROUP_H
 #include "pass.h"
 
-enum { MAX_GROUP = 24 };
+enum { MAX_GROUP = MAX_EPILOGUE - 1 }; // ops of an epilogue: the bias is a word too
 typedef struct {
     int prologue[2], nprologue; // node indices in the body
     int anchor;

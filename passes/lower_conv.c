@@ -38,4 +38,4 @@ static bool lower_node(Rewrite *r, int node) {
     return true;
 }
 
-void pass_lower_conv(Pipeline *p) { rewrite_programs(p, lower_node); }
+void pass_lower_conv(Pipeline *p) { rewrite_all(p, lower_node); }

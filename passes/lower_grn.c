@@ -29,4 +29,4 @@ static bool lower_node(Rewrite *r, int node) {
     return true;
 }
 
-void pass_lower_grn(Pipeline *p) { rewrite_programs(p, lower_node); }
+void pass_lower_grn(Pipeline *p) { rewrite_all(p, lower_node); }

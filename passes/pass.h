@@ -36,6 +36,8 @@ typedef struct {
 // of all its results and returns true, or returns false and the node is copied. Dead nodes go.
 typedef bool (*RewriteRule)(Rewrite *r, int node);
 void rewrite_programs(Pipeline *p, RewriteRule rule);
+// The same with prepare: for passes that others need.
+void rewrite_all(Pipeline *p, RewriteRule rule);
 
 // The node that defines v in src when v is its only result, v has no other use, and its op is op.
 const Node *single_use(const Rewrite *r, Value v, Op op);

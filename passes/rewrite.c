@@ -42,6 +42,14 @@ static Graph *rewrite_graph(Pipeline *p, const Graph *g, RewriteRule rule) {
     return graph_prune(r.dst);
 }
 
+void rewrite_all(Pipeline *p, RewriteRule rule) {
+    for (int i = 0; i < p->module->graphs.n; i++) {
+        const Graph *g = p->module->graphs.v[i];
+        ice_context.program = g->name;
+        p->module->graphs.v[i] = rewrite_graph(p, g, rule);
+    }
+}
+
 void rewrite_programs(Pipeline *p, RewriteRule rule) {
     for (int i = 0; i < p->module->graphs.n; i++) {
         const Graph *g = p->module->graphs.v[i];

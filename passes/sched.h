@@ -25,6 +25,7 @@ typedef struct {
     Value stat; // value of the program's graph
     int partial;
     int64_t rows, row_block, blocks;
+    bool batch; // of every image, else of the one there is
     int64_t aggregate, statistics;
 } Stat;
 
@@ -74,7 +75,8 @@ void operand_rows(Operands *o, int buffer, int64_t row_bytes);     // scratch
 void operand_blocks(Operands *o, int buffer, int64_t block_bytes); // partial statistics
 
 int buffer_new(Sched *sc, const char *name, Region region, Type t);
-int buffer_of(Sched *sc, Value v); // made at first use
+int buffer_of(Sched *sc, Value v);                      // made at first use
+int weight_buffer(Sched *sc, const char *name, Type t); // the one of that name
 int scratch_new(Sched *sc, const char *name, int64_t rows, int64_t n);
 Value root_of(const Sched *sc, Value v);
 
@@ -102,9 +104,8 @@ void schedule_op(Sched *sc, const Node *n);
 // Appends the words and operands of the epilogue ops of a group; makes partial statistics.
 void epilogue_words(Sched *sc, const Node *n, const GroupForm *f, int64_t row_block, SpecAttrs *s,
                     Operands *o);
-// Partial statistics of a grn_stat result over `rows` of n channels, in row blocks of `block`.
-Stat *stat_new(Sched *sc, const Node *like, const Node *op, Value stat, int64_t rows, int64_t block,
-               int64_t n);
+// Partial statistics of a grn_stat result over rows r, in row blocks of `block`.
+Stat *stat_new(Sched *sc, const Node *like, const Node *op, Value stat, Rows r, int64_t block);
 // Writes the statistic itself where something other than grn_scale reads it.
 void materialise_stat(Sched *sc, const Node *n, Value stat_value);
 void gather_spec(Sched *sc, SpecAttrs *s, const Node *patchify, Type x);

@@ -30,7 +30,7 @@ int buffer_new(Sched *sc, const char *name, Region region, Type t) {
     return sc->s->buffers.n - 1;
 }
 
-static int weight_buffer(Sched *sc, const char *name, Type t) {
+int weight_buffer(Sched *sc, const char *name, Type t) {
     for (int i = 0; i < sc->s->buffers.n; i++)
         if (sc->s->buffers.v[i].region == REGION_WEIGHT &&
             strcmp(sc->s->buffers.v[i].name, name) == 0)

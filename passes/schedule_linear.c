@@ -17,19 +17,20 @@ Value body_operand(const Node *n, Value body_value) {
 static const Node *body_node(const Node *n, int index) { return &n->body->nodes.v[index]; }
 
 // ---- epilogues ---------------------------------------------------------------------------------
-Stat *stat_new(Sched *sc, const Node *like, const Node *op, Value stat, int64_t rows, int64_t block,
-               int64_t n) {
-    int64_t aggregate = node_int(op, A_aggregate);
+Stat *stat_new(Sched *sc, const Node *like, const Node *op, Value stat, Rows r, int64_t block) {
+    int64_t aggregate = node_int(op, A_aggregate), n = r.n;
     Stat st = {.stat = stat,
-               .rows = rows,
+               .rows = r.rows,
                .row_block = block,
-               .blocks = (rows + block - 1) / block,
+               .blocks = (r.rows + block - 1) / block,
+               .batch = r.batch,
                .aggregate = aggregate,
                .statistics = node_int(op, A_statistics)};
     bool std = aggregate == attr_word_index(A_aggregate, "std", 3);
-    Type t = type_make(DT_F32, 3, (Dim[]){dim_b(1), dim_c(st.blocks), dim_c(std ? 2 * n : n)});
+    Dim d[] = {dim_b(1), dim_c(st.blocks), dim_c(std ? 2 * n : n)};
+    Type t = r.batch ? type_make(DT_F32, 3, d) : type_make(DT_F32, 2, d + 1);
     const char *name = arena_printf(sc->a, "%s.partial", like->label ? like->label : "grn_stat");
-    st.partial = buffer_new(sc, name, REGION_IMAGE, t);
+    st.partial = buffer_new(sc, name, r.batch ? REGION_IMAGE : REGION_FIXED, t);
     vec_push(sc->a, &sc->stats, st);
     return &sc->stats.v[sc->stats.n - 1];
 }
@@ -46,7 +47,7 @@ static void epilogue_stat(Sched *sc, const Node *n, const Node *op, int64_t bloc
     Value result = group_result(n, op->first);
     if (result == NO_VALUE) return;
     Rows r = rows_of(graph_type(n->body, op->args[0]));
-    const Stat *st = stat_new(sc, n, op, result, r.rows, block, r.n);
+    const Stat *st = stat_new(sc, n, op, result, r, block);
     spec_word(s, (Epilogue)(EPI_STAT_L2 + node_int(op, A_aggregate)));
     operand_blocks(o, st->partial, r.n * 4);
 }
@@ -110,11 +111,7 @@ static int taps_buffer(Sched *sc, Value w, const Node *like) {
     Type tt = type_make(DT_F32, 2, (Dim[]){dim_c(taps), dim_c(c)});
     if (def->op == OP_PARAM && sc->prepare) {
         const char *name = prepare_taps(sc->prepare, sc->g, def);
-        for (int i = 0; i < sc->s->buffers.n; i++)
-            if (sc->s->buffers.v[i].region == REGION_WEIGHT &&
-                strcmp(sc->s->buffers.v[i].name, name) == 0)
-                return i;
-        return buffer_new(sc, name, REGION_WEIGHT, tt);
+        return weight_buffer(sc, name, tt);
     }
     int b = buffer_new(sc, "taps", REGION_FIXED, tt);
     Operands o = {0};
@@ -175,6 +172,11 @@ void schedule_dwconv(Sched *sc, const Node *n) {
     dw_calls(sc, st, &d, taps, (Operand){.buffer = buffer_of(sc, n->first)});
 }
 
+// The anchor's first operand is read by nothing else in the body.
+static bool anchor_alone(const Graph *body, const Node *anchor) {
+    return graph_use_counts(body)[anchor->args[0]] == 1;
+}
+
 bool dwconv_defers(const Sched *sc, const Node *n) {
     Dw d = dw_of(n);
     Rows r = rows_of(d.y);
@@ -186,7 +188,8 @@ bool dwconv_defers(const Sched *sc, const Node *n) {
             GroupForm f;
             if (u->op != OP_GROUP || !group_form(u->body, &f) || f.nprologue) return false;
             const Node *a = body_node(u, f.anchor);
-            return a->op == OP_LINEAR && a->args[0] == u->body->inputs.v[k];
+            return a->op == OP_LINEAR && a->args[0] == u->body->inputs.v[k] &&
+                   anchor_alone(u->body, a);
         }
     }
     return false;
@@ -243,11 +246,7 @@ static int panels_buffer(Sched *sc, const Lin *l) {
     Type t = type_make(DT_F32, 3, (Dim[]){dim_c(panels), dim_c(l->k), dim_c(nr)});
     if (def->op == OP_PARAM && sc->prepare) {
         const char *name = prepare_panels(sc->prepare, sc->g, def, nr);
-        for (int i = 0; i < sc->s->buffers.n; i++)
-            if (sc->s->buffers.v[i].region == REGION_WEIGHT &&
-                strcmp(sc->s->buffers.v[i].name, name) == 0)
-                return i;
-        return buffer_new(sc, name, REGION_WEIGHT, t);
+        return weight_buffer(sc, name, t);
     }
     int b = buffer_new(sc, "panels", REGION_FIXED, t);
     Operands o = {0};
@@ -266,8 +265,8 @@ static int panels_buffer(Sched *sc, const Lin *l) {
 static void scale_panels(Sched *sc, Lin *l, Value scale) {
     bool per_image = type_has_batch(graph_type(sc->g, scale));
     int64_t nr = l->tile.nr, panels = (l->r.n + nr - 1) / nr;
-    Dim d[] = {dim_b(1), dim_c(panels * l->k * nr)};
-    Type t = per_image ? type_make(DT_F32, 2, d) : type_make(DT_F32, 1, d + 1);
+    Dim d[] = {dim_b(1), dim_c(panels), dim_c(l->k), dim_c(nr)};
+    Type t = per_image ? type_make(DT_F32, 4, d) : type_make(DT_F32, 3, d + 1);
     int out = buffer_new(sc, arena_printf(sc->a, "%s.panels", l->n->label ? l->n->label : "linear"),
                          per_image ? REGION_IMAGE : REGION_FIXED, t);
     Operands o = {0};

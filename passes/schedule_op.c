@@ -99,7 +99,7 @@ static void op_pool(Sched *sc, const Node *n) {
 static void op_grn_stat(Sched *sc, const Node *n) {
     Rows r = rows_of(graph_type(sc->g, n->args[0]));
     int64_t block = row_block(r.rows, 1, 1, r.n * 4, sc->t->l2 / 4);
-    const Stat *stat = stat_new(sc, n, n, n->first, r.rows, block, r.n);
+    const Stat *stat = stat_new(sc, n, n, n->first, r, block);
     bool std = stat->aggregate == attr_word_index(A_aggregate, "std", 3);
     Operands o = {0};
     SpecAttrs s = {0};
@@ -128,9 +128,9 @@ static void merge(Sched *sc, const Node *n, const Stat *stat, int gamma, int out
     spec_set(&s, A_statistics, stat->statistics);
     spec_set(&s, A_residual, residual);
     spec_set_f64(&s, A_eps, eps);
-    Step *st = stat->statistics
-                   ? step_new(sc, n, OVER_FLAT, 1, INT64_C(1) << 40, channels, channels)
-                   : step_new(sc, n, OVER_IMAGE, 1, 1, channels, channels);
+    Over over = !stat->batch ? OVER_ONCE : stat->statistics ? OVER_FLAT : OVER_IMAGE;
+    Step *st =
+        step_new(sc, n, over, 1, over == OVER_FLAT ? INT64_C(1) << 40 : 1, channels, channels);
     call_new(sc, st, K_GRN_SCALE, &s, &o, n, 0);
 }
 
@@ -149,12 +149,27 @@ static void op_grn_scale(Sched *sc, const Node *n) {
                        .rows = 1,
                        .row_block = 1,
                        .blocks = 1,
+                       .batch = type_has_batch(t),
                        .aggregate = attr_word_index(A_aggregate, "mean", 4),
                        .statistics = 0};
         stat = &given;
     }
     merge(sc, n, stat, buffer_of(sc, n->args[1]), buffer_of(sc, n->first), node_int(n, A_normalise),
           node_int(n, A_residual), node_f64(n, A_eps), type_last(t));
+}
+
+// c ones: a weight, or made here when this is prepare.
+static int ones_buffer(Sched *sc, const Node *like, int64_t c) {
+    Type t = type_make(DT_F32, 1, (Dim[]){dim_c(c)});
+    if (sc->prepare) return weight_buffer(sc, prepare_ones(sc->prepare, c), t);
+    int b = buffer_new(sc, "ones", REGION_FIXED, t);
+    Operands o = {0};
+    SpecAttrs s = {0};
+    operand_add(&o, b);
+    spec_set(&s, A_n, c);
+    spec_set_value(sc, &s, 1);
+    call_new(sc, step_new(sc, like, OVER_ONCE, 1, 1, c, c), K_FILL, &s, &o, like, 0);
+    return b;
 }
 
 void materialise_stat(Sched *sc, const Node *n, Value stat_value) {
@@ -168,10 +183,8 @@ void materialise_stat(Sched *sc, const Node *n, Value stat_value) {
     }
     if (!stat || !wanted) return;
     int64_t c = type_last(graph_type(sc->g, stat_value));
-    Type t = type_make(DT_F32, 1, (Dim[]){dim_c(c)});
-    int ones = buffer_new(sc, prepare_ones(sc->prepare, c), REGION_WEIGHT, t);
-    merge(sc, n, stat, ones, buffer_of(sc, stat_value), attr_word_index(A_normalise, "none", 4), 0,
-          0, c);
+    merge(sc, n, stat, ones_buffer(sc, n, c), buffer_of(sc, stat_value),
+          attr_word_index(A_normalise, "none", 4), 0, 0, c);
 }
 
 // ---- weight-only work --------------------------------------------------------------------------
@@ -200,20 +213,14 @@ static void op_transpose(Sched *sc, const Node *n) {
     SpecAttrs s = {0};
     operand_value(sc, &o, n->args[0]);
     operand_value(sc, &o, n->first);
-    bool batch = type_has_batch(t);
-    int from = batch ? 1 : 0; // of a batch, each image is permuted on its own
-    Dim d[MAX_RANK];
-    int64_t p[MAX_RANK];
-    for (int i = from; i < t.rank; i++) {
-        d[i - from] = t.d[i];
-        p[i - from] = perm->ints.v[i] - from;
+    bool batch = type_has_batch(t); // each image is permuted on its own
+    Dim d[MAX_RANK] = {dim_c(1)};
+    int64_t p[MAX_RANK] = {0};
+    for (int i = 0; i < t.rank; i++) {
+        d[i] = dim_c(t.d[i].c);
+        p[i] = perm->ints.v[i];
     }
-    if (t.rank == from) {
-        d[0] = dim_c(1);
-        p[0] = 0;
-    }
-    int rank = t.rank > from ? t.rank - from : 1;
-    spec_set_shape(sc, &s, d, p, rank);
+    spec_set_shape(sc, &s, d, p, t.rank ? t.rank : 1);
     call_new(sc, step_new(sc, n, batch ? OVER_IMAGE : OVER_ONCE, 1, 1, 1, 1), K_PERMUTE, &s, &o, n,
              0);
 }

@@ -125,4 +125,4 @@ static bool simplify_node(Rewrite *r, int node) {
     return false;
 }
 
-void pass_simplify(Pipeline *p) { rewrite_programs(p, simplify_node); }
+void pass_simplify(Pipeline *p) { rewrite_all(p, simplify_node); }
