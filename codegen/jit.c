@@ -1,6 +1,6 @@
 // Generated code in this process: modules are emitted as objects by their own TargetMachine and
-// linked in memory. Used to run `prepare` at build time (embedded weights) and by tests. Code lives
-// until the process ends.
+// linked in memory. Used to run `prepare` at build time (embedded weights) and by tests. The code
+// of jit functions lives until the process ends.
 #include "module.h"
 #include <llvm-c/LLJIT.h>
 #include <llvm-c/Orc.h>
@@ -41,20 +41,44 @@ void *unit_load(Unit *u, const char *symbol, const char **why) {
     LLVMErrorRef error = LLVMOrcCreateLLJIT(&jit, NULL);
     if (!error) error = LLVMOrcLLJITAddObjectFile(jit, LLVMOrcLLJITGetMainJITDylib(jit), object);
     if (!error) error = LLVMOrcLLJITLookup(jit, &at, symbol);
+    u->jit = jit;
     if (!error) return (void *)(uintptr_t)at;
     *why = take_message(u->arena, error);
     return NULL;
 }
 
+static CodegenRunFn load_program(Unit *u, const Schedule *s, Diag *d) {
+    LLVMSetLinkage(emit_program(u, s), LLVMExternalLinkage);
+    const char *why = "";
+    void *fn = unit_load(u, arena_printf(u->arena, "%s_run", s->name), &why);
+    if (!fn) diag_error(d, (Loc){0}, "cannot run program %s in memory: %s", s->name, why);
+    return (CodegenRunFn)(uintptr_t)fn;
+}
+
 CodegenRunFn codegen_jit_program(Arena *a, const Schedule *s, Diag *d) {
     Unit *u = unit_new(a, "jit", s->target, 2, d);
     if (!u) return NULL;
-    LLVMSetLinkage(emit_program(u, s), LLVMExternalLinkage);
-    const char *why = "";
-    void *fn = unit_load(u, arena_printf(a, "%s_run", s->name), &why);
-    if (!fn) diag_error(d, (Loc){0}, "cannot run program %s in memory: %s", s->name, why);
+    CodegenRunFn run = load_program(u, s, d);
     unit_free(u);
-    return (CodegenRunFn)(uintptr_t)fn;
+    return run;
+}
+
+// One run with memory of its own for the time.
+static bool run_once(CodegenRunFn run, const Schedule *s, const void *params, void *weights,
+                     Diag *d) {
+    void *arena = NULL, *scratch = NULL;
+    if (posix_memalign(&arena, 64, (size_t)(s->fixed_bytes + s->image_bytes + 64)) ||
+        posix_memalign(&scratch, 64, (size_t)s->scratch_bytes + 64)) {
+        free(arena);
+        diag_error(d, (Loc){0}, "out of memory for preparing the weights");
+        return false;
+    }
+    CnxrtFrame frame = {
+        .arena = arena, .scratch = scratch, .weights = weights, .params = params, .batch = 1};
+    run(&frame, 0, 1);
+    free(arena);
+    free(scratch);
+    return true;
 }
 
 bool codegen_prepare(Arena *a, const Schedule *prepare, const void *params, void *weights,
@@ -66,19 +90,11 @@ bool codegen_prepare(Arena *a, const Schedule *prepare, const void *params, void
         diag_error(d, (Loc){0}, "weights cannot be embedded here: no target describes this CPU");
         return false;
     }
-    CodegenRunFn run = codegen_jit_program(a, &host, d);
-    if (!run) return false;
-    void *arena = NULL, *scratch = NULL;
-    if (posix_memalign(&arena, 64, (size_t)(prepare->fixed_bytes + prepare->image_bytes + 64)) ||
-        posix_memalign(&scratch, 64, (size_t)prepare->scratch_bytes + 64)) {
-        free(arena);
-        diag_error(d, (Loc){0}, "out of memory for preparing the weights");
-        return false;
-    }
-    CnxrtFrame frame = {
-        .arena = arena, .scratch = scratch, .weights = weights, .params = params, .batch = 1};
-    run(&frame, 0, 1);
-    free(arena);
-    free(scratch);
-    return true;
+    Unit *u = unit_new(a, "jit", host.target, 2, d);
+    if (!u) return false;
+    CodegenRunFn run = load_program(u, &host, d);
+    bool ok = run && run_once(run, &host, params, weights, d);
+    if (u->jit) LLVMConsumeError(LLVMOrcDisposeLLJIT(u->jit));
+    unit_free(u);
+    return ok;
 }

@@ -192,7 +192,7 @@ static bool link_static(Link *l) {
     const char *object = in_dir(l, arena_printf(l->arena, "%s_library.o", l->name));
     Argv v = {0};
     args(l, &v, l->opt->cc);
-    args(l, &v, "-r -nostdlib");
+    args(l, &v, "-r -nostdlib -Wl,-S"); // debug information of wrapped symbols crashes some linkers
     arg(l, &v, wrapped);
     arg(l, &v, "-o");
     arg(l, &v, object);

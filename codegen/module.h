@@ -29,6 +29,7 @@ typedef struct {
     Emit emit;             // what kernels are emitted with, into the same module
     VEC(Shared) kernels, steps;
     double kernel_seconds;
+    struct LLVMOrcOpaqueLLJIT *jit; // what unit_load linked the module into
 } Unit;
 
 // ---- object.c: the machine and what it emits --------------------------------------------------
