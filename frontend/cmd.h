@@ -45,7 +45,9 @@ bool cmd_wants(const Options *o, int n);
         {"time", 0, NULL, "print the seconds each pass took, to standard error"},                  \
         {"rewrite-limit", 0, "N", "stop rewriting after N rewrites, to bisect a bad one"}
 
-YamlDirs cmd_model_dirs(void);
+// A path relative to the folder this command lies in.
+const char *cmd_near(Arena *a, const char *relative);
+YamlDirs cmd_model_dirs(Arena *a);
 // The spec named by the option's first argument with --set and --programs applied; NULL after
 // errors on d.
 ModelSpec *cmd_spec(const Options *o, Diag *d);

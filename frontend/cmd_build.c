@@ -57,6 +57,8 @@ static int find_kind(const char *name) {
 static const char *runtime_dir(const Options *o) {
     const char *given = options_get(o, "runtime-dir", NULL);
     if (given) return given;
+    const char *near = cmd_near(o->arena, CNX_NEAR_LIBDIR);
+    if (access(arena_printf(o->arena, "%s/libcnxrt.a", near), R_OK) == 0) return near;
     bool in_tree = access(CNX_BUILD_LIBDIR "/libcnxrt.a", R_OK) == 0;
     return in_tree ? CNX_BUILD_LIBDIR : CNX_LIBDIR;
 }

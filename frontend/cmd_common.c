@@ -1,5 +1,6 @@
 // What the subcommands share: finding specs, targets, pipeline flags, files.
 #include "cmd.h"
+#include <unistd.h>
 #include "../codegen/codegen.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -25,15 +26,27 @@ int cmd_begin(Options *o, Arena *a, const Command *c, int argc, char *const *arg
     return o->args.n > hi && !usage_error(o, "too many arguments") ? EXIT_USAGE : -1;
 }
 
-YamlDirs cmd_model_dirs(void) {
-    static const char *const dirs[] = {CNX_MODELS_DIR, CNX_DATADIR "/models"};
-    return (YamlDirs){dirs, 2};
+const char *cmd_near(Arena *a, const char *relative) {
+    char exe[4096];
+    ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+    if (n <= 0) return relative;
+    exe[n] = 0;
+    char *slash = strrchr(exe, '/');
+    return arena_printf(a, "%.*s/%s", (int)(slash - exe), exe, relative);
+}
+
+YamlDirs cmd_model_dirs(Arena *a) {
+    const char **dirs = NEWN(a, const char *, 3);
+    dirs[0] = cmd_near(a, CNX_NEAR_DATADIR "/models");
+    dirs[1] = CNX_MODELS_DIR;
+    dirs[2] = CNX_DATADIR "/models";
+    return (YamlDirs){dirs, 3};
 }
 
 ModelSpec *cmd_spec(const Options *o, Diag *d) {
     int n;
     const char **sets = options_all(o, "set", &n);
-    return spec_load(o->arena, d, o->args.v[0], cmd_model_dirs(), sets, n,
+    return spec_load(o->arena, d, o->args.v[0], cmd_model_dirs(o->arena), sets, n,
                      options_get(o, "programs", NULL));
 }
 

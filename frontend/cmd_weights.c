@@ -94,7 +94,7 @@ static int init(const Options *o, const char *path) {
     Diag *d = diag_new(a, stderr);
     int n;
     const char **sets = options_all(o, "set", &n);
-    ModelSpec *spec = spec_load(a, d, o->args.v[1], cmd_model_dirs(), sets, n, "infer");
+    ModelSpec *spec = spec_load(a, d, o->args.v[1], cmd_model_dirs(a), sets, n, "infer");
     Module *m = spec ? spec_module(spec, d) : NULL;
     if (!m) return EXIT_INPUT;
     const Graph *g = module_find(m, "infer");

@@ -1,9 +1,12 @@
 # What `cmake --install` lays out works from C projects through pkg-config and CMake.
-cmake --install "$BUILD" --prefix "$PWD/prefix" >install.txt
+cmake --install "$BUILD" --prefix "$PWD/first" >install.txt
+mv first prefix # an installed tree may be moved
 lib=$(dirname "$(find prefix -name libcnxrt.a)")
 [ -x prefix/bin/cnxc ] && [ -f "$lib/libcnxrt_cli.a" ] || fail "incomplete: $(find prefix)"
 [ -f prefix/share/cnxc/models/convnextv2_atto.yaml ] || fail "no models"
 prefix/bin/cnxc --help >/dev/null
+prefix/bin/cnxc build convnextv2_atto_32 -o moved
+./moved info >/dev/null
 
 mkdir project
 cat >project/CMakeLists.txt <<'END'
