@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <llvm-c/Analysis.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -180,6 +181,11 @@ static void print_phase(const CodegenOptions *o, const char *phase, double s) {
 // either whole or untouched.
 static bool unit_artifact(Unit *u, const CodegenModel *model, const CodegenOptions *opt) {
     char *dir = arena_printf(u->arena, "%s.XXXXXX", opt->out);
+    struct stat st;
+    if (stat(opt->out, &st) == 0 && !S_ISREG(st.st_mode)) {
+        diag_error(u->diag, (Loc){0}, "cannot write %s: it is no regular file", opt->out);
+        return false;
+    }
     if (!mkdtemp(dir)) {
         diag_error(u->diag, (Loc){0}, "cannot write %s: %s", opt->out, strerror(errno));
         return false;

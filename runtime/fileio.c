@@ -44,7 +44,15 @@ void file_unmap(const unsigned char *bytes, size_t size) {
 
 CnxrtStatus atomic_open(AtomicFile *f, const char *path, CnxrtError *err) {
     size_t n = strlen(path) + 32;
-    *f = (AtomicFile){.fd = -1, .path = path, .temporary = malloc(n)};
+    struct stat st;
+    *f = (AtomicFile){.fd = -1, .path = path};
+    if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)) {
+        f->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+        if (f->fd >= 0) return CNXRT_OK;
+        cnxrt_error_set(err, "%s: cannot write: %s", path, strerror(errno));
+        return CNXRT_ERROR_IO;
+    }
+    f->temporary = malloc(n);
     if (!f->temporary) return weights_no_memory(err);
     for (int i = 0; i < 100 && f->fd < 0; i++) {
         snprintf(f->temporary, n, "%s.%ld-%d.tmp", path, (long)getpid(), i);
@@ -95,13 +103,13 @@ CnxrtStatus atomic_close(AtomicFile *f, CnxrtStatus status, CnxrtError *err) {
         cnxrt_error_set(err, "%s: cannot write: %s", f->path, strerror(errno));
         status = CNXRT_ERROR_IO;
     }
-    if (status == CNXRT_OK && rename(f->temporary, f->path) != 0) {
+    if (status == CNXRT_OK && f->temporary && rename(f->temporary, f->path) != 0) {
         cnxrt_error_set(err, "%s: cannot write: %s", f->path, strerror(errno));
         status = CNXRT_ERROR_IO;
     }
     if (status == CNXRT_OK)
         directory_sync(f->path);
-    else
+    else if (f->temporary)
         unlink(f->temporary);
     free(f->temporary);
     f->temporary = NULL;

@@ -67,7 +67,8 @@ CnxrtStatus npy_parse(const unsigned char *bytes, size_t size, const char *path,
 CnxrtStatus file_map(const char *path, const unsigned char **bytes, size_t *size, CnxrtError *err);
 void file_unmap(const unsigned char *bytes, size_t size);
 
-// A file that appears under its name only when complete.
+// A file that appears under its name only when complete. What is there and is no regular file (a
+// device, a pipe, a link) is written as it is: temporary is NULL.
 typedef struct {
     int fd;
     char *temporary;

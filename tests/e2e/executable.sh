@@ -40,3 +40,6 @@ must_fail "libcnxrt_cli.a" "$CNXC" build $small -o net --runtime-dir /nonexisten
 must_fail "/nonexistent/net" "$CNXC" build $small -o /nonexistent/net
 must_fail "no-such-weights.pt" "$CNXC" build $small -o net --weights no-such-weights.pt
 ./net info >/dev/null
+mkfifo pipe
+must_fail "no regular file" "$CNXC" build $small -o pipe
+[ -p pipe ] || fail "what is no regular file was replaced"

@@ -119,8 +119,38 @@ static void writes(void **state) {
     unlink(path);
 }
 
+// What is no regular file is written, not replaced.
+static void writes_through(void **state) {
+    (void)state;
+    char path[] = "/tmp/test_npy_XXXXXX";
+    close(mkstemp(path));
+    char *link = malloc(sizeof path + 5);
+    sprintf(link, "%s.link", path);
+    assert_int_equal(symlink(path, link), 0);
+    const float x[2] = {1, 2};
+    const int64_t dims[1] = {2};
+    CnxrtError err = {0};
+    assert_int_equal(cnxrt_npy_write_f32(link, 1, dims, x, &err), CNXRT_OK);
+    char target[64];
+    assert_int_equal(readlink(link, target, sizeof target), (int)strlen(path));
+    CnxrtNpy t;
+    assert_int_equal(cnxrt_npy_read_f32(path, &t, &err), CNXRT_OK);
+    assert_memory_equal(t.data, x, sizeof x);
+    cnxrt_npy_free(&t);
+    unlink(link);
+    unlink(path);
+    if (access("/dev/full", W_OK) == 0) {
+        // a link to the device: the device itself is not at stake
+        assert_int_equal(symlink("/dev/full", link), 0);
+        assert_int_equal(cnxrt_npy_write_f32(link, 1, dims, x, &err), CNXRT_ERROR_IO);
+        unlink(link);
+    }
+    cnxrt_error_free(&err);
+    free(link);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(reads_types), cmocka_unit_test(refuses),
-                                       cmocka_unit_test(writes)};
+                                       cmocka_unit_test(writes), cmocka_unit_test(writes_through)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
