@@ -1,9 +1,9 @@
 // What the subcommands share: finding specs, targets, pipeline flags, files.
 #include "cmd.h"
-#include <unistd.h>
 #include "../codegen/codegen.h"
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static bool usage_error(const Options *o, const char *what) {
     const Command *c = o->command;
