@@ -27,7 +27,9 @@ llvm_version() { # newest of 22..19 that is installed, else the newest that can 
     local v
     for v in 22 21 20 19; do command -v "llvm-config-$v" >/dev/null && { echo "$v"; return; }; done
     for v in 22 21 20 19; do
-        apt-cache policy "llvm-$v-dev" 2>/dev/null | grep -q 'Candidate: [0-9]' && { echo "$v"; return; }
+        case $(LC_ALL=C apt-cache policy "llvm-$v-dev" 2>/dev/null) in
+        *'Candidate: '[0-9]*) echo "$v"; return ;;
+        esac
     done
     echo "setup.sh: no llvm-19-dev or newer in the package lists" >&2
     return 1
