@@ -32,7 +32,7 @@ def percent_of_peak(record):
 
 
 def scaling(data, record):
-    """Speed-up of ours over one thread, over the FMA loop's own; None where one was not measured."""
+    """Our speed-up over one thread, over the FMA loop's own; None where one is not known."""
     single = next((r for r in data["results"] if r["threads"] == 1 and all(
         r[k] == record[k] for k in ("task", "model", "batch"))), None)
     if record["threads"] == 1 or single is None or not record["fma_ratio"]:

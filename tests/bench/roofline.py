@@ -87,8 +87,8 @@ def plot(data):
            text(LEFT, 28, f"Inference, float32: {data['machine']['cpu']}", size=16), *axes.grid(),
            text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 16,
                 "FLOP per byte of parameters and images", "middle"),
-           f'<g transform="translate(18 {HEIGHT / 2}) rotate(-90)">{text(0, 0, "GFLOP/s", "middle")}'
-           '</g>']
+           f'<g transform="translate(18 {HEIGHT / 2}) rotate(-90)">',
+           text(0, 0, "GFLOP/s", "middle"), "</g>"]
     for i, t in enumerate(threads):
         out += roofs(data, axes, t, ' stroke-dasharray="6 4"' if i else "")
         for peer, record, x, y in all_points[t]:

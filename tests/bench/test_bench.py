@@ -17,8 +17,8 @@ from process import Failure, Worker
 def record(threads, ours, other, **more):
     peers = {"cnxc": {"status": "ok", "min_ms": ours, "median_ms": ours, "version": ""}, **other}
     return {"task": "infer", "model": "convnextv2_atto", "batch": 1, "threads": threads,
-            "gflop": 1.0, "parameters": 1000000, "image_floats": 1000, "peak_gflops": 200.0 * threads,
-            "fma_ratio": float(threads), "peers": peers, **more}
+            "gflop": 1.0, "parameters": 1000000, "image_floats": 1000,
+            "peak_gflops": 200.0 * threads, "fma_ratio": float(threads), "peers": peers, **more}
 
 
 def results():
