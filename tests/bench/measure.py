@@ -1,4 +1,4 @@
-"""One configuration (model, batch, threads): each peer prepared and checked, then measured in turns.
+"""One configuration (model, batch, threads): peers prepared and checked, then measured in turns.
 
 A repetition is one burst of runs of one peer, while all others are stopped. The FMA loop is probed
 before and after it; with several threads the repetition is dropped where the loop of all threads
