@@ -40,5 +40,9 @@ if(NOT CNX_PNG)
 endif()
 
 if(CNX_OPENMP)
-  find_package(OpenMP REQUIRED COMPONENTS C)
+  find_package(OpenMP COMPONENTS C)
+  if(NOT OpenMP_C_FOUND)
+    message(FATAL_ERROR "${CMAKE_C_COMPILER} has no OpenMP: install it (for clang, libomp-dev of its "
+                        "version), or pass -DCNX_OPENMP=OFF for a runtime of one thread")
+  endif()
 endif()
