@@ -1,4 +1,5 @@
-// Definitions of the sums of products: linear, convolutions, patchify. f64 throughout.
+// Definitions of the sums of products, linear, convolutions, patchify, and of their adjoints. f64
+// throughout.
 //
 // Legend: n images, h w input height and width, ho wo of the result, c i o channels, kh kw kernel.
 #include "eval_op.h"
@@ -40,8 +41,9 @@ typedef struct {
     int64_t n, h, w, c, ho, wo, kh, kw, stride[2], pad[2];
 } Window;
 
-static Window window_of(const EvalCall *c, int64_t kh, int64_t kw) {
-    const Tensor *x = &c->x[0], *y = &c->y[0];
+// The node's window over image x, results being at the pixels of y.
+static Window window_of(const EvalCall *c, const Tensor *x, const Tensor *y, int64_t kh,
+                        int64_t kw) {
     Window v = {.n = x->d[0],
                 .h = x->d[1],
                 .w = x->d[2],
@@ -76,7 +78,7 @@ static double *taps_first(Arena *a, const Tensor *w) {
 
 // y[n,oy,ox,o] = bias[o] + sum_{ky,kx,i} x[n, oy*s-p+ky, ox*s-p+kx, i] w[o,i,ky,kx]
 const char *eval_conv2d(const EvalCall *c) {
-    Window v = window_of(c, c->x[1].d[2], c->x[1].d[3]);
+    Window v = window_of(c, &c->x[0], &c->y[0], c->x[1].d[2], c->x[1].d[3]);
     int64_t o = c->x[1].d[0];
     const double *w = taps_first(c->tmp, &c->x[1]), *x = f64_data(&c->x[0]);
     const double *bias = c->nx > 2 ? f64_data(&c->x[2]) : NULL;
@@ -96,7 +98,7 @@ const char *eval_conv2d(const EvalCall *c) {
 
 // y[n,oy,ox,c] = bias[c] + sum_{ky,kx} x[n, oy*s-p+ky, ox*s-p+kx, c] w[c,0,ky,kx]
 const char *eval_dwconv2d(const EvalCall *c) {
-    Window v = window_of(c, c->x[1].d[2], c->x[1].d[3]);
+    Window v = window_of(c, &c->x[0], &c->y[0], c->x[1].d[2], c->x[1].d[3]);
     const double *w = taps_first(c->tmp, &c->x[1]), *x = f64_data(&c->x[0]);
     const double *bias = c->nx > 2 ? f64_data(&c->x[2]) : NULL;
     double *y = f64_data(&c->y[0]);
@@ -113,7 +115,8 @@ const char *eval_dwconv2d(const EvalCall *c) {
 
 // y[n,oy,ox,(ky*kw+kx)*c+i] = x[n, oy*s-p+ky, ox*s-p+kx, i], zero outside
 const char *eval_patchify(const EvalCall *c) {
-    Window v = window_of(c, node_ints(c->n, A_kernel, 0), node_ints(c->n, A_kernel, 1));
+    Window v = window_of(c, &c->x[0], &c->y[0], node_ints(c->n, A_kernel, 0),
+                         node_ints(c->n, A_kernel, 1));
     const double *x = f64_data(&c->x[0]);
     double *y = f64_data(&c->y[0]);
     for (int64_t p = 0; p < v.n * v.ho * v.wo; p++) {
@@ -121,6 +124,65 @@ const char *eval_patchify(const EvalCall *c) {
         for (int64_t t = 0; t < v.kh * v.kw; t++, y += v.c) {
             const double *px = tap(&v, x, n, oy, ox, t / v.kw, t % v.kw);
             for (int64_t j = 0; j < v.c; j++) y[j] = px ? px[j] : 0;
+        }
+    }
+    return NULL;
+}
+
+// ---- adjoints ----------------------------------------------------------------------------------
+// dw[o,i] = sum_r dy[r,o] x[r,i]
+const char *eval_linear_dw(const EvalCall *c) {
+    int64_t o = c->y[0].d[0], k = c->y[0].d[1], rows = tensor_rows(&c->x[1]);
+    const double *dy = f64_data(&c->x[0]), *x = f64_data(&c->x[1]);
+    double *dw = f64_data(&c->y[0]);
+    for (int64_t r = 0; r < rows; r++, dy += o, x += k)
+        for (int64_t i = 0; i < o; i++)
+            for (int64_t j = 0; j < k; j++) dw[i * k + j] += dy[i] * x[j];
+    return NULL;
+}
+
+// Each element of a patch goes back to the pixel it came from; what lay outside is dropped.
+const char *eval_unpatchify(const EvalCall *c) {
+    Window v = window_of(c, &c->y[0], &c->x[0], node_ints(c->n, A_kernel, 0),
+                         node_ints(c->n, A_kernel, 1));
+    const double *dy = f64_data(&c->x[0]);
+    double *dx = f64_data(&c->y[0]);
+    for (int64_t p = 0; p < v.n * v.ho * v.wo; p++) {
+        int64_t n = p / (v.ho * v.wo), oy = p / v.wo % v.ho, ox = p % v.wo;
+        for (int64_t t = 0; t < v.kh * v.kw; t++, dy += v.c) {
+            const double *px = tap(&v, dx, n, oy, ox, t / v.kw, t % v.kw);
+            for (int64_t j = 0; px && j < v.c; j++) dx[px - dx + j] += dy[j];
+        }
+    }
+    return NULL;
+}
+
+// dx[n, oy*s-p+ky, ox*s-p+kx, c] += dy[n,oy,ox,c] w[c,0,ky,kx]
+const char *eval_dwconv2d_dx(const EvalCall *c) {
+    Window v = window_of(c, &c->y[0], &c->x[0], c->x[1].d[2], c->x[1].d[3]);
+    const double *w = taps_first(c->tmp, &c->x[1]), *dy = f64_data(&c->x[0]);
+    double *dx = f64_data(&c->y[0]);
+    for (int64_t p = 0; p < v.n * v.ho * v.wo; p++, dy += v.c) {
+        int64_t n = p / (v.ho * v.wo), oy = p / v.wo % v.ho, ox = p % v.wo;
+        for (int64_t t = 0; t < v.kh * v.kw; t++) {
+            const double *px = tap(&v, dx, n, oy, ox, t / v.kw, t % v.kw);
+            for (int64_t j = 0; px && j < v.c; j++) dx[px - dx + j] += dy[j] * w[t * v.c + j];
+        }
+    }
+    return NULL;
+}
+
+// dw[c,0,ky,kx] = sum_{n,oy,ox} dy[n,oy,ox,c] x[n, oy*s-p+ky, ox*s-p+kx, c]
+const char *eval_dwconv2d_dw(const EvalCall *c) {
+    Window v = window_of(c, &c->x[1], &c->x[0], c->y[0].d[2], c->y[0].d[3]);
+    int64_t taps = v.kh * v.kw;
+    const double *dy = f64_data(&c->x[0]), *x = f64_data(&c->x[1]);
+    double *dw = f64_data(&c->y[0]);
+    for (int64_t p = 0; p < v.n * v.ho * v.wo; p++, dy += v.c) {
+        int64_t n = p / (v.ho * v.wo), oy = p / v.wo % v.ho, ox = p % v.wo;
+        for (int64_t t = 0; t < taps; t++) {
+            const double *px = tap(&v, x, n, oy, ox, t / v.kw, t % v.kw);
+            for (int64_t j = 0; px && j < v.c; j++) dw[j * taps + t] += dy[j] * px[j];
         }
     }
     return NULL;

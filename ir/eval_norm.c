@@ -5,8 +5,7 @@
 #include "eval_op.h"
 #include <math.h>
 
-// mean_j and 1/sqrt(var_j + eps), two passes, biased variance.
-static void row_moments(const double *x, int64_t k, double eps, double *mean, double *rstd) {
+void row_moments(const double *x, int64_t k, double eps, double *mean, double *rstd) {
     double sum = 0, squares = 0;
     for (int64_t j = 0; j < k; j++) sum += x[j];
     *mean = sum / (double)k;
@@ -52,9 +51,6 @@ const char *eval_gelu(const EvalCall *c) {
 }
 
 // ---- global response normalisation -------------------------------------------------------------
-typedef enum { AGG_L2, AGG_L1, AGG_MEAN, AGG_STD } Aggregate;                // words of `aggregate`
-typedef enum { NORM_MEAN, NORM_SUM, NORM_STANDARDISE, NORM_NONE } Normalise; // of `normalise`
-
 // G[k] of p rows x [p,k].
 static void aggregate_rows(Aggregate how, const double *x, int64_t p, int64_t k, double *G) {
     for (int64_t j = 0; j < k; j++) {
@@ -83,22 +79,30 @@ static void grn_stat(const EvalCall *c, int64_t groups, double *G) {
                        G + b * k);
 }
 
+GrnForm grn_form(const Node *n, const double *G, int64_t k) {
+    GrnForm f = {.divisor = 1};
+    double eps = node_f64(n, A_eps), sum = 0, squares = 0;
+    for (int64_t j = 0; j < k; j++) sum += G[j];
+    f.mean = sum / (double)k;
+    for (int64_t j = 0; j < k; j++) squares += (G[j] - f.mean) * (G[j] - f.mean);
+    f.deviation = sqrt(squares / (double)k);
+    switch ((Normalise)node_int(n, A_normalise)) {
+    case NORM_MEAN: f.divisor = f.mean + eps; break;
+    case NORM_SUM: f.divisor = sum + eps; break;
+    case NORM_STANDARDISE: f.shift = f.mean, f.divisor = f.deviation + eps; break;
+    case NORM_NONE: break;
+    }
+    return f;
+}
+
 // s = gamma N(G) (+1 if residual), G [n,k]
 static void grn_scale(const Node *node, const double *G, int64_t n, int64_t k, const double *gamma,
                       double *s) {
-    double eps = node_f64(node, A_eps);
     bool residual = node_int(node, A_residual);
-    Normalise how = (Normalise)node_int(node, A_normalise);
     for (int64_t b = 0; b < n; b++, G += k, s += k) {
-        double sum = 0, squares = 0, shift = 0, divisor = 1;
-        for (int64_t j = 0; j < k; j++) sum += G[j];
-        double mean = sum / (double)k;
-        for (int64_t j = 0; j < k; j++) squares += (G[j] - mean) * (G[j] - mean);
-        if (how == NORM_MEAN) divisor = mean + eps;
-        if (how == NORM_SUM) divisor = sum + eps;
-        if (how == NORM_STANDARDISE) shift = mean, divisor = sqrt(squares / (double)k) + eps;
+        GrnForm f = grn_form(node, G, k);
         for (int64_t j = 0; j < k; j++)
-            s[j] = gamma[j] * ((G[j] - shift) / divisor) + (residual ? 1 : 0);
+            s[j] = gamma[j] * ((G[j] - f.shift) / f.divisor) + (residual ? 1 : 0);
     }
 }
 

@@ -314,15 +314,37 @@ static int64_t mul_saturated(int64_t x, int64_t y) {
     return __builtin_mul_overflow(x, y, &r) ? INT64_MAX : r;
 }
 
+static int64_t linear_dw_macs(const Graph *g, const Node *n) {
+    int64_t fixed, dy;
+    type_elems(graph_type(g, n->args[0]), &fixed, &dy);
+    return mul_saturated(dy, type_last(graph_type(g, n->args[1])));
+}
+
+static int64_t dwconv2d_dw_macs(const Graph *g, const Node *n) {
+    int64_t fixed, dy;
+    Type w = graph_type(g, n->first);
+    type_elems(graph_type(g, n->args[0]), &fixed, &dy);
+    return mul_saturated(dy, mul_saturated(w.d[2].c, w.d[3].c));
+}
+
 // MACs of one image: elements of the result times the terms of each sum. A value without the batch
 // is weight-only work and counts nothing.
 int64_t node_macs(const Graph *g, const Node *n) {
     if (n->op == OP_GROUP) return graph_macs(n->body);
-    if (n->op != OP_CONV2D && n->op != OP_DWCONV2D && n->op != OP_LINEAR) return 0;
+    Value result = n->first; // or, of an adjoint, what has the result's place: dy
+    switch (n->op) {
+    case OP_CONV2D:
+    case OP_DWCONV2D:
+    case OP_LINEAR: break;
+    case OP_LINEAR_DW: return linear_dw_macs(g, n);
+    case OP_DWCONV2D_DX: result = n->args[0]; break;
+    case OP_DWCONV2D_DW: return dwconv2d_dw_macs(g, n);
+    default: return 0;
+    }
     Type x = graph_type(g, n->args[0]), w = graph_type(g, n->args[1]);
     if (!type_has_batch(x) || x.rank < 2) return 0;
     int64_t fixed, macs;
-    type_elems(graph_type(g, n->first), &fixed, &macs);
+    type_elems(graph_type(g, result), &fixed, &macs);
     for (int i = 1; i < w.rank; i++) macs = mul_saturated(macs, w.d[i].c);
     return macs;
 }

@@ -1,77 +1,57 @@
-// The type rules: one infer_<op> per row of the op table.
+// The type rules of leaves and forward ops, and the walk over the table; those of the backward side
+// and the losses are in infer_grad.c.
 //
 // infer_node first checks what the table says (arity, attributes and their kinds, operands that
 // exist), so a rule sees well-formed attributes and operand types only. Limits on dimensions and
 // element counts keep every product of later code within int64. Reasons name both values.
 //
 // Legend: n images, h w height and width, c i o channels, k depth, kh kw kernel.
-#include "graph.h"
+#include "infer_op.h"
 #include <math.h>
 
 #define MAX_DIM ((int64_t)INT32_MAX)
 #define MAX_ELEMS ((int64_t)1 << 40)
 #define MAX_PANEL 256 // no GEMM panel is wider: a packed weight keeps within MAX_ELEMS
 
-typedef struct {
-    Arena *arena;
-    const NodeSpec *spec;
-    const Type *t; // operand types
-    int n;         // operands
-} Infer;
-
-#define FAIL(in, ...) return arena_printf((in)->arena, __VA_ARGS__)
-#define TRY(x)                                                                                     \
-    do {                                                                                           \
-        const char *why_ = (x);                                                                    \
-        if (why_) return why_;                                                                     \
-    } while (0)
-
-static const Attr *attr_find(const Infer *in, AttrId id) {
+const Attr *infer_attr(const Infer *in, AttrId id) {
     for (int i = 0; i < in->spec->nattrs; i++)
         if (in->spec->attrs[i].id == id) return &in->spec->attrs[i];
     return NULL;
 }
 
-static const char *show(const Infer *in, Type t) { return type_print(in->arena, t); }
-
-static long long ll(int64_t i) { return (long long)i; }
+const char *show(const Infer *in, Type t) { return type_print(in->arena, t); }
 
 // ---- checks shared by the rules ----------------------------------------------------------------
-static const char *want_rank(const Infer *in, const char *what, Type t, int rank) {
+const char *want_rank(const Infer *in, const char *what, Type t, int rank) {
     if (t.rank == rank) return NULL;
     FAIL(in, "%s must have rank %d, got %s", what, rank, show(in, t));
 }
 
-static const char *want_min_rank(const Infer *in, const char *what, Type t, int rank) {
+const char *want_min_rank(const Infer *in, const char *what, Type t, int rank) {
     if (t.rank >= rank) return NULL;
     FAIL(in, "%s must have rank %d or more, got %s", what, rank, show(in, t));
 }
 
-// Dimensions from `from` on must be constants.
-static const char *want_static(const Infer *in, const char *what, Type t, int from) {
+const char *want_static(const Infer *in, const char *what, Type t, int from) {
     for (int i = from; i < t.rank; i++)
         if (t.d[i].b)
             FAIL(in, "%s: dimension %d must not depend on the batch, got %s", what, i, show(in, t));
     return NULL;
 }
 
-// A weight-like operand: this rank, no batch.
-static const char *want_weight(const Infer *in, const char *what, Type t, int rank) {
+const char *want_weight(const Infer *in, const char *what, Type t, int rank) {
     TRY(want_rank(in, what, t, rank));
     return want_static(in, what, t, 0);
 }
 
-// A vector [n], n being the channels of `of`.
-static const char *want_vector(const Infer *in, const char *what, Type t, int64_t n,
-                               const char *of) {
+const char *want_vector(const Infer *in, const char *what, Type t, int64_t n, const char *of) {
     TRY(want_weight(in, what, t, 1));
     if (t.d[0].c != n)
         FAIL(in, "%s has %lld elements, %s has %lld channels", what, ll(t.d[0].c), of, ll(n));
     return NULL;
 }
 
-// Channels last: rank >= 1 and a constant last dimension.
-static const char *want_channels(const Infer *in, const char *what, Type t) {
+const char *want_channels(const Infer *in, const char *what, Type t) {
     TRY(want_min_rank(in, what, t, 1));
     return want_static(in, what, t, t.rank - 1);
 }
@@ -95,15 +75,13 @@ static const char *check_dims(const Infer *in, const char *name, const Dim *d, i
     return NULL;
 }
 
-// An image batch [n,h,w,c].
-static const char *want_image(const Infer *in, Type t) {
-    TRY(want_rank(in, "x", t, 4));
-    return want_static(in, "x", t, 1);
+const char *want_image(const Infer *in, const char *what, Type t) {
+    TRY(want_rank(in, what, t, 4));
+    return want_static(in, what, t, 1);
 }
 
-// Exactly two integers >= lo; an absent attribute is [0, 0].
-static const char *want_pair(const Infer *in, AttrId id, int64_t lo, int64_t out[2]) {
-    const Attr *a = attr_find(in, id);
+const char *want_pair(const Infer *in, AttrId id, int64_t lo, int64_t out[2]) {
+    const Attr *a = infer_attr(in, id);
     int n = a ? a->ints.n : 0;
     out[0] = out[1] = 0;
     if (n == 0 && lo == 0) return NULL;
@@ -126,10 +104,8 @@ static const char *window(const Infer *in, const char *axis, int64_t size, int64
     return NULL;
 }
 
-// x [n,h,w,c] under kernel kh x kw with the node's stride and pad -> [n,ho,wo,channels].
-static const char *windows(const Infer *in, int64_t kh, int64_t kw, int64_t channels, Type *out) {
+const char *windows(const Infer *in, Type x, int64_t kh, int64_t kw, int64_t channels, Type *out) {
     int64_t stride[2], pad[2], ho = 0, wo = 0;
-    Type x = in->t[0];
     TRY(want_pair(in, A_stride, 1, stride));
     TRY(want_pair(in, A_pad, 0, pad));
     TRY(window(in, "height", x.d[1].c, kh, stride[0], pad[0], &ho));
@@ -144,21 +120,21 @@ static const char *want_bias(const Infer *in, int64_t o) {
 }
 
 // ---- leaves ------------------------------------------------------------------------------------
-static const char *infer_input(const Infer *in, Type *out) {
+const char *infer_input(const Infer *in, Type *out) {
     *out = in->spec->type;
     return NULL;
 }
 
-static const char *infer_param(const Infer *in, Type *out) {
-    const Attr *name = attr_find(in, A_name);
+const char *infer_param(const Infer *in, Type *out) {
+    const Attr *name = infer_attr(in, A_name);
     if (!name || !name->s[0]) FAIL(in, "name is missing");
     TRY(want_static(in, "the type", in->spec->type, 0));
     *out = in->spec->type;
     return NULL;
 }
 
-static const char *infer_constant(const Infer *in, Type *out) {
-    const Attr *value = attr_find(in, A_value);
+const char *infer_constant(const Infer *in, Type *out) {
+    const Attr *value = infer_attr(in, A_value);
     int64_t fixed, per_image, n = value ? value->data.n : 0;
     type_elems(in->spec->type, &fixed, &per_image);
     if (n != 1 && (n == 0 || n != fixed))
@@ -169,11 +145,15 @@ static const char *infer_constant(const Infer *in, Type *out) {
 }
 
 // ---- shape and order ---------------------------------------------------------------------------
-static const char *infer_reshape(const Infer *in, Type *out) {
-    const Attr *shape = attr_find(in, A_shape);
-    int rank = shape ? shape->dims.n : 0;
-    Type r = {.dt = in->t[0].dt, .rank = (uint8_t)rank};
-    for (int i = 0; i < rank; i++) r.d[i] = shape->dims.v[i];
+Type shape_attr(const Infer *in) {
+    const Attr *shape = infer_attr(in, A_shape);
+    Type t = {.dt = in->t[0].dt, .rank = (uint8_t)(shape ? shape->dims.n : 0)};
+    for (int i = 0; i < t.rank; i++) t.d[i] = shape->dims.v[i];
+    return t;
+}
+
+const char *infer_reshape(const Infer *in, Type *out) {
+    Type r = shape_attr(in);
     int64_t f0, b0, f1, b1;
     type_elems(in->t[0], &f0, &b0);
     type_elems(r, &f1, &b1);
@@ -184,8 +164,8 @@ static const char *infer_reshape(const Infer *in, Type *out) {
     return NULL;
 }
 
-static const char *infer_transpose(const Infer *in, Type *out) {
-    const Attr *perm = attr_find(in, A_perm);
+const char *infer_transpose(const Infer *in, Type *out) {
+    const Attr *perm = infer_attr(in, A_perm);
     int rank = in->t[0].rank, n = perm ? perm->ints.n : 0;
     if (n != rank) FAIL(in, "perm has %d entries, x has rank %d", n, rank);
     unsigned seen = 0;
@@ -202,14 +182,14 @@ static const char *infer_transpose(const Infer *in, Type *out) {
 }
 
 static const char *want_positive(const Infer *in, AttrId id, int64_t *out) {
-    const Attr *a = attr_find(in, id);
+    const Attr *a = infer_attr(in, id);
     *out = a ? a->i : 0;
     if (*out < 1 || *out > MAX_DIM)
         FAIL(in, "%s must be 1 or more, got %lld", attr_info[id].name, ll(*out));
     return NULL;
 }
 
-static const char *infer_tile(const Infer *in, Type *out) {
+const char *infer_tile(const Infer *in, Type *out) {
     int64_t times;
     TRY(want_weight(in, "x", in->t[0], 1));
     TRY(want_positive(in, A_times, &times));
@@ -224,15 +204,19 @@ static const char *patch_size(const Infer *in, int64_t kh, int64_t kw, int64_t c
     return NULL;
 }
 
-static const char *infer_patchify(const Infer *in, Type *out) {
-    int64_t kernel[2], k = 0;
-    TRY(want_image(in, in->t[0]));
+const char *want_kernel(const Infer *in, int64_t c, int64_t kernel[2], int64_t *k) {
     TRY(want_pair(in, A_kernel, 1, kernel));
-    TRY(patch_size(in, kernel[0], kernel[1], in->t[0].d[3].c, &k));
-    return windows(in, kernel[0], kernel[1], k, out);
+    return patch_size(in, kernel[0], kernel[1], c, k);
 }
 
-static const char *infer_pack(const Infer *in, Type *out) {
+const char *infer_patchify(const Infer *in, Type *out) {
+    int64_t kernel[2], k;
+    TRY(want_image(in, "x", in->t[0]));
+    TRY(want_kernel(in, in->t[0].d[3].c, kernel, &k));
+    return windows(in, in->t[0], kernel[0], kernel[1], k, out);
+}
+
+const char *infer_pack(const Infer *in, Type *out) {
     int64_t nr;
     TRY(want_weight(in, "x", in->t[0], 2));
     TRY(want_positive(in, A_nr, &nr));
@@ -242,29 +226,29 @@ static const char *infer_pack(const Infer *in, Type *out) {
 }
 
 // ---- linear algebra ----------------------------------------------------------------------------
-// A convolution is a product with the matrix of its patches: that is within bounds too.
-static const char *want_patches(const Infer *in, int64_t kh, int64_t kw, int64_t c) {
+// A convolution of x is a product with the matrix of its patches: that is within bounds too.
+static const char *want_patches(const Infer *in, Type x, int64_t kh, int64_t kw, int64_t c) {
     int64_t k = 0;
     Type patches;
     TRY(patch_size(in, kh, kw, c, &k));
-    TRY(windows(in, kh, kw, k, &patches));
+    TRY(windows(in, x, kh, kw, k, &patches));
     return check_dims(in, "the matrix of its patches", patches.d, 4);
 }
 
-static const char *infer_conv2d(const Infer *in, Type *out) {
+const char *infer_conv2d(const Infer *in, Type *out) {
     Type x = in->t[0], w = in->t[1];
-    TRY(want_image(in, x));
+    TRY(want_image(in, "x", x));
     TRY(want_weight(in, "weight", w, 4));
     if (w.d[1].c != x.d[3].c)
         FAIL(in, "weight expects %lld input channels, x has %lld", ll(w.d[1].c), ll(x.d[3].c));
     TRY(want_bias(in, w.d[0].c));
-    TRY(want_patches(in, w.d[2].c, w.d[3].c, w.d[1].c));
-    return windows(in, w.d[2].c, w.d[3].c, w.d[0].c, out);
+    TRY(want_patches(in, x, w.d[2].c, w.d[3].c, w.d[1].c));
+    return windows(in, x, w.d[2].c, w.d[3].c, w.d[0].c, out);
 }
 
-static const char *infer_dwconv2d(const Infer *in, Type *out) {
+const char *infer_dwconv2d(const Infer *in, Type *out) {
     Type x = in->t[0], w = in->t[1];
-    TRY(want_image(in, x));
+    TRY(want_image(in, "x", x));
     TRY(want_weight(in, "weight", w, 4));
     if (w.d[1].c != 1)
         FAIL(in, "weight must have shape [c,1,kh,kw], got %s with %lld inputs per channel",
@@ -272,11 +256,11 @@ static const char *infer_dwconv2d(const Infer *in, Type *out) {
     if (w.d[0].c != x.d[3].c)
         FAIL(in, "weight has %lld channels, x has %lld", ll(w.d[0].c), ll(x.d[3].c));
     TRY(want_bias(in, w.d[0].c));
-    TRY(want_patches(in, w.d[2].c, w.d[3].c, 1));
-    return windows(in, w.d[2].c, w.d[3].c, w.d[0].c, out);
+    TRY(want_patches(in, x, w.d[2].c, w.d[3].c, 1));
+    return windows(in, x, w.d[2].c, w.d[3].c, w.d[0].c, out);
 }
 
-static const char *infer_linear(const Infer *in, Type *out) {
+const char *infer_linear(const Infer *in, Type *out) {
     Type x = in->t[0], w = in->t[1];
     TRY(want_channels(in, "x", x));
     TRY(want_weight(in, "weight", w, 2));
@@ -291,7 +275,7 @@ static const char *infer_linear(const Infer *in, Type *out) {
 }
 
 // ---- normalisation and activation --------------------------------------------------------------
-static const char *infer_layernorm(const Infer *in, Type *out) {
+const char *infer_layernorm(const Infer *in, Type *out) {
     TRY(want_channels(in, "x", in->t[0]));
     TRY(want_vector(in, "gamma", in->t[1], type_last(in->t[0]), "x"));
     TRY(want_vector(in, "beta", in->t[2], type_last(in->t[0]), "x"));
@@ -299,41 +283,40 @@ static const char *infer_layernorm(const Infer *in, Type *out) {
     return NULL;
 }
 
-static const char *infer_normalize(const Infer *in, Type *out) {
+const char *infer_normalize(const Infer *in, Type *out) {
     TRY(want_channels(in, "x", in->t[0]));
     *out = in->t[0];
     return NULL;
 }
 
-static const char *infer_gelu(const Infer *in, Type *out) {
+const char *infer_gelu(const Infer *in, Type *out) {
     *out = in->t[0];
     return NULL;
 }
 
-// [n,...,k] with constants after n.
-static const char *want_samples(const Infer *in, Type x) {
-    TRY(want_min_rank(in, "x", x, 2));
-    return want_static(in, "x", x, 1);
+const char *want_samples(const Infer *in, const char *what, Type t) {
+    TRY(want_min_rank(in, what, t, 2));
+    return want_static(in, what, t, 1);
 }
 
-static const char *infer_grn(const Infer *in, Type *out) {
-    TRY(want_samples(in, in->t[0]));
+const char *infer_grn(const Infer *in, Type *out) {
+    TRY(want_samples(in, "x", in->t[0]));
     TRY(want_vector(in, "gamma", in->t[1], type_last(in->t[0]), "x"));
     TRY(want_vector(in, "beta", in->t[2], type_last(in->t[0]), "x"));
     *out = in->t[0];
     return NULL;
 }
 
-static const char *infer_grn_stat(const Infer *in, Type *out) {
+const char *infer_grn_stat(const Infer *in, Type *out) {
     Type x = in->t[0];
-    const Attr *statistics = attr_find(in, A_statistics);
-    TRY(want_samples(in, x));
+    const Attr *statistics = infer_attr(in, A_statistics);
+    TRY(want_samples(in, "x", x));
     Dim n = statistics && statistics->i == 1 ? dim_c(1) : x.d[0];
     *out = type_make(x.dt, 2, (Dim[]){n, x.d[x.rank - 1]});
     return NULL;
 }
 
-static const char *infer_grn_scale(const Infer *in, Type *out) {
+const char *infer_grn_scale(const Infer *in, Type *out) {
     TRY(want_rank(in, "the statistic", in->t[0], 2));
     TRY(want_static(in, "the statistic", in->t[0], 1));
     TRY(want_vector(in, "gamma", in->t[1], type_last(in->t[0]), "the statistic"));
@@ -342,7 +325,7 @@ static const char *infer_grn_scale(const Infer *in, Type *out) {
 }
 
 // ---- elementwise -------------------------------------------------------------------------------
-static const char *infer_add(const Infer *in, Type *out) {
+const char *infer_add(const Infer *in, Type *out) {
     Type x = in->t[0], y = in->t[1];
     *out = x;
     if (type_eq(x, y)) return NULL;
@@ -351,13 +334,13 @@ static const char *infer_add(const Infer *in, Type *out) {
          show(in, y));
 }
 
-static const char *infer_mul(const Infer *in, Type *out) {
+const char *infer_mul(const Infer *in, Type *out) {
     *out = in->t[0];
     if (type_eq(in->t[0], in->t[1])) return NULL;
     FAIL(in, "shapes differ: %s and %s", show(in, in->t[0]), show(in, in->t[1]));
 }
 
-static const char *infer_scale(const Infer *in, Type *out) {
+const char *infer_scale(const Infer *in, Type *out) {
     Type x = in->t[0], s = in->t[1];
     TRY(want_channels(in, "x", x));
     *out = x;
@@ -373,7 +356,7 @@ static const char *infer_scale(const Infer *in, Type *out) {
     return NULL;
 }
 
-static const char *infer_scale_rows(const Infer *in, Type *out) {
+const char *infer_scale_rows(const Infer *in, Type *out) {
     Type x = in->t[0], s = in->t[1];
     TRY(want_min_rank(in, "x", x, 1));
     TRY(want_rank(in, "the scale", s, 1));
@@ -383,8 +366,8 @@ static const char *infer_scale_rows(const Infer *in, Type *out) {
     return NULL;
 }
 
-static const char *infer_drop_path(const Infer *in, Type *out) {
-    const Attr *rate = attr_find(in, A_rate);
+const char *infer_drop_path(const Infer *in, Type *out) {
+    const Attr *rate = infer_attr(in, A_rate);
     TRY(want_min_rank(in, "x", in->t[0], 1));
     if (rate && !(rate->f >= 0 && rate->f < 1))
         FAIL(in, "rate must be at least 0 and below 1, got %g", rate->f);
@@ -393,14 +376,14 @@ static const char *infer_drop_path(const Infer *in, Type *out) {
 }
 
 // ---- reductions and structure ------------------------------------------------------------------
-static const char *infer_global_avg_pool(const Infer *in, Type *out) {
+const char *infer_global_avg_pool(const Infer *in, Type *out) {
     Type x = in->t[0];
-    TRY(want_samples(in, x));
+    TRY(want_samples(in, "x", x));
     *out = type_make(x.dt, 2, (Dim[]){x.d[0], x.d[x.rank - 1]});
     return NULL;
 }
 
-static const char *infer_group(const Infer *in, Type *out) {
+const char *infer_group(const Infer *in, Type *out) {
     const Graph *body = in->spec->body;
     if (body->inputs.n != in->n)
         FAIL(in, "the body has %d inputs, the group %d operands", body->inputs.n, in->n);

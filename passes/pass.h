@@ -6,11 +6,11 @@
 
 // What may hold of all programs at a point of the pipeline.
 enum {
-    P_INFERENCE = 1, // no drop_path
-    P_NO_CONV = 2,   // no conv2d
-    P_NO_GRN = 4,    // no grn (its parts may be there)
-    P_HOISTED = 8,   // weight-only work is in program prepare; the others use its outputs as params
-    P_GRAPHS = 16,   // there are graphs to work on
+    P_NO_DROP = 1, // no drop_path
+    P_NO_CONV = 2, // no conv2d
+    P_NO_GRN = 4,  // no grn (its parts may be there)
+    P_HOISTED = 8, // weight-only work is in program prepare; the others use its outputs as params
+    P_GRAPHS = 16, // there are graphs to work on
     P_SCHEDULED = 32,
     P_PLANNED = 64,
     PROPERTIES = 7
@@ -19,6 +19,9 @@ enum {
 #define PASS(name, fn, level, when, needs, gives, kills, doc) void pass_##fn(Pipeline *p);
 #include "pipeline.def"
 #undef PASS
+
+// True for the programs of training, by name: train, pretrain.
+bool program_trains(const Graph *g);
 
 // ---- rebuilding (rewrite.c) --------------------------------------------------------------------
 // src is read, dst is built; map takes values of src to values of dst (NO_VALUE: not yet).

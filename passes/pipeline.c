@@ -4,7 +4,7 @@
 #include "../ir/text.h"
 #include <time.h>
 
-enum When { ALWAYS, OPTIMISE };
+enum When { ALWAYS, OPTIMISE, TRAINING };
 
 typedef struct {
     const char *name;
@@ -30,6 +30,10 @@ static const char *const property_text[PROPERTIES] = {"programs without drop_pat
                                                       "graphs (the input is a schedule)",
                                                       "a schedule",
                                                       "a memory plan"};
+
+bool program_trains(const Graph *g) {
+    return strcmp(g->name, "train") == 0 || strcmp(g->name, "pretrain") == 0;
+}
 
 bool pass_may_rewrite(Pipeline *p) {
     if (p->rewrite_limit >= 0 && p->rewrites >= p->rewrite_limit) return false;
@@ -73,7 +77,16 @@ static bool list_named(PassList *l, Arena *a, Diag *d, const char *text) {
     return true;
 }
 
-static bool list_passes(PassList *l, Arena *a, const PipelineOptions *opt, Diag *d) {
+// Whether a pass of the table runs where none is named.
+static bool runs_by_default(const PassInfo *pass, const Pipeline *p, const PipelineOptions *opt) {
+    bool trains = false;
+    for (int i = 0; i < p->module->graphs.n; i++) trains |= program_trains(p->module->graphs.v[i]);
+    if (pass->level > opt->stop_level) return false;
+    return pass->when == TRAINING ? trains : pass->when == ALWAYS || !opt->unoptimised;
+}
+
+static bool list_passes(PassList *l, const Pipeline *p, const PipelineOptions *opt, Diag *d) {
+    Arena *a = p->arena;
     int stop = opt->stop_after ? find_pass(opt->stop_after, strlen(opt->stop_after)) : -1;
     if (opt->stop_after && stop < 0)
         return unknown_pass(a, d, "--stop-after:", opt->stop_after, strlen(opt->stop_after));
@@ -82,8 +95,7 @@ static bool list_passes(PassList *l, Arena *a, const PipelineOptions *opt, Diag 
         return unknown_pass(a, d, "--dump:", opt->dump, strlen(opt->dump));
     if (opt->passes && !list_named(l, a, d, opt->passes)) return false;
     for (int i = 0; !opt->passes && i < PASSES; i++)
-        if (passes[i].level <= opt->stop_level && (passes[i].when == ALWAYS || !opt->unoptimised))
-            l->v[l->n++] = &passes[i];
+        if (runs_by_default(&passes[i], p, opt)) l->v[l->n++] = &passes[i];
     for (int i = 0; i < l->n; i++)
         if (stop >= 0 && l->v[i] == &passes[stop]) l->n = i + 1;
     return true;
@@ -94,7 +106,7 @@ static unsigned ops_present(const Graph *g) {
     unsigned bad = 0;
     for (int i = 0; i < g->nodes.n; i++) {
         const Node *n = &g->nodes.v[i];
-        if (n->op == OP_DROP_PATH) bad |= P_INFERENCE;
+        if (n->op == OP_DROP_PATH) bad |= P_NO_DROP;
         if (n->op == OP_CONV2D) bad |= P_NO_CONV;
         if (n->op == OP_GRN) bad |= P_NO_GRN;
         if (n->body) bad |= ops_present(n->body);
@@ -129,7 +141,7 @@ static unsigned input_properties(const Pipeline *p) {
             }
         return P_SCHEDULED | (planned ? P_PLANNED : 0);
     }
-    unsigned have = P_INFERENCE | P_NO_CONV | P_NO_GRN | P_HOISTED | P_GRAPHS;
+    unsigned have = P_NO_DROP | P_NO_CONV | P_NO_GRN | P_HOISTED | P_GRAPHS;
     for (int i = 0; i < p->module->graphs.n; i++) {
         const Graph *g = p->module->graphs.v[i];
         have &= ~ops_present(g);
@@ -313,7 +325,7 @@ bool pipeline_run(Pipeline *p, const PipelineOptions *opt, Diag *d) {
     PassList list = {.n = 0};
     if (diag_count(d)) return false;
     p->diag = d;
-    if (!list_passes(&list, p->arena, opt, d) || !check_needs(p, &list, d) || !check_params(p))
+    if (!list_passes(&list, p, opt, d) || !check_needs(p, &list, d) || !check_params(p))
         return false;
     p->rewrite_limit = opt->rewrite_limit;
     for (int i = 0; i < list.n; i++)

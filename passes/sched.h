@@ -101,6 +101,8 @@ void schedule_dwconv(Sched *sc, const Node *n);
 // True when n may be left to the linear that reads it.
 bool dwconv_defers(const Sched *sc, const Node *n);
 void schedule_op(Sched *sc, const Node *n);
+// False for the ops of the backward side and the losses.
+bool op_has_kernel(Op op);
 // Appends the words and operands of the epilogue ops of a group; makes partial statistics.
 void epilogue_words(Sched *sc, const Node *n, const GroupForm *f, int64_t row_block, SpecAttrs *s,
                     Operands *o);

@@ -273,6 +273,33 @@ static void op_constant(Sched *sc, const Node *n) {
     }
 }
 
+bool op_has_kernel(Op op) {
+    switch (op) {
+    case OP_UNPATCHIFY:
+    case OP_EXPAND:
+    case OP_IMAGE_SUM:
+    case OP_SUM_ROWS:
+    case OP_SOFTMAX_CROSS_ENTROPY:
+    case OP_BCE_WITH_LOGITS:
+    case OP_NORM_PIX:
+    case OP_MASKED_MSE:
+    case OP_LINEAR_DW:
+    case OP_DWCONV2D_DX:
+    case OP_DWCONV2D_DW:
+    case OP_LAYERNORM_DX:
+    case OP_LAYERNORM_DGAMMA:
+    case OP_NORMALIZE_DX:
+    case OP_GELU_DX:
+    case OP_GRN_STAT_DX:
+    case OP_GRN_SCALE_DSTAT:
+    case OP_GRN_SCALE_DGAMMA:
+    case OP_SOFTMAX_CROSS_ENTROPY_DX:
+    case OP_BCE_WITH_LOGITS_DX:
+    case OP_MASKED_MSE_DX: return false;
+    default: return true;
+    }
+}
+
 void schedule_op(Sched *sc, const Node *n) {
     switch (n->op) {
     case OP_CONSTANT: op_constant(sc, n); break;

@@ -12,7 +12,36 @@ typedef struct {
 
 static Type type_of(const Rule *m, Value v) { return graph_type(m->g, v); }
 
-static Value rule_drop_path(const Rule *m) { return m->args[0]; }
+static Value named_input(const Graph *g, const char *name) {
+    for (int i = 0; i < g->inputs.n; i++) {
+        const char *other = node_str(graph_def(g, g->inputs.v[i]), A_name);
+        if (other && strcmp(other, name) == 0) return g->inputs.v[i];
+    }
+    return NO_VALUE;
+}
+
+// The input drop.<key> [n]: what each sample's branch is multiplied by, 0 or 1/(1-rate). NO_VALUE
+// after an error: the program has an input of that name that does not fit.
+static Value drawn_input(const Rule *m, Dim n) {
+    const char *name = arena_printf(m->g->arena, "drop.%lld", (long long)node_int(m->n, A_key));
+    Type t = type_make(DT_F32, 1, &n);
+    Value have = named_input(m->g, name), later = named_input(m->r->src, name);
+    if (have == NO_VALUE && later == NO_VALUE) return graph_input(m->g, name, t, m->n->loc);
+    if (have != NO_VALUE && type_eq(type_of(m, have), t)) return have;
+    diag_error(m->r->p->diag, m->n->loc, "the draws of this drop_path are the input %s: %s", name,
+               type_print(m->g->arena, t));
+    diag_hint(m->r->p->diag, "the program's own input of that name comes later or is of another "
+                             "type; leave it out");
+    return NO_VALUE;
+}
+
+static Value rule_drop_path(const Rule *m) {
+    if (!program_trains(m->r->src) || node_f64(m->n, A_rate) == 0) return m->args[0];
+    Value keep = drawn_input(m, type_of(m, m->args[0]).d[0]);
+    if (keep == NO_VALUE) return m->args[0];
+    return graph_op(m->g, OP_SCALE_ROWS, m->n->loc, m->n->label, (Value[]){m->args[0], keep}, 2,
+                    NULL, 0);
+}
 
 static Value rule_reshape_same(const Rule *m) {
     return type_eq(type_of(m, m->args[0]), graph_type(m->r->src, m->n->first)) ? m->args[0]

@@ -17,9 +17,10 @@ static double get(const Tensor *t, int64_t i) {
 
 // The data of operand a, exact in f32.
 static Tensor operand(Arena *a, DType dt, Type type, int64_t batch, int index) {
+    static const int64_t step[] = {7, 9, 5, 3};
     Tensor t = tensor_for(a, dt, type, batch);
     for (int64_t i = 0; i < tensor_elems(&t); i++)
-        set(&t, i, (double)((i * (7 + 2 * index) + 3 + index) % 11 - 5) / 4);
+        set(&t, i, (double)((i * step[index] + 3 + index) % 11 - 5) / 4);
     return t;
 }
 
@@ -159,6 +160,37 @@ static void test_by_hand(void **state) {
     EXPECT(y, 1, 2, 1, 2);
     y = run1(a, OP_GELU, "4", "", (const double *[]){DATA(0, 1, -1, -40)});
     EXPECT(y, 0, 0.84134474606854293, -0.15865525393145705, 0);
+    // Two patches of [1,2] share the middle pixel; the padding before the first is dropped.
+    y = run1(a, OP_UNPATCHIFY, "B,1,3,2", "kernel=1,2 stride=1,1 pad=0,1 shape=B,1,2,1",
+             (const double *[]){DATA(9, 1, 2, 3, 4, 9)});
+    EXPECT(y, 3, 7);
+    y = run1(a, OP_LINEAR_DW, "B,2,2; B,2,1", "", (const double *[]){DATA(1, 2, 3, 4), DATA(5, 6)});
+    EXPECT(y, 23, 34);
+    y = run1(a, OP_SOFTMAX_CROSS_ENTROPY, "B,2; B,2", "",
+             (const double *[]){DATA(1000, -1000), DATA(0.25, 0.5)}); // no overflow
+    EXPECT(y, 1000);
+    y = run1(a, OP_BCE_WITH_LOGITS, "B,2; B,2", "",
+             (const double *[]){DATA(800, -800), DATA(0, 0)});
+    EXPECT(y, 400);
+    y = run1(a, OP_BCE_WITH_LOGITS_DX, "B; B,2; B,2", "",
+             (const double *[]){DATA(4), DATA(800, -800), DATA(0, 0.5)});
+    EXPECT(y, 2, -1);
+    y = run1(a, OP_NORM_PIX, "B,3", "eps=3", (const double *[]){DATA(4, 5, 6)});
+    EXPECT(y, -0.5, 0, 0.5); // variance 2/2, sqrt(1+3)
+    // Position 1 is not masked; a mask without any gives 0, not 0/0.
+    y = run1(a, OP_MASKED_MSE, "B,2,2; B,2,2; B,2", "",
+             (const double *[]){DATA(1, 2, 3, 4), DATA(0, 0, 9, 9), DATA(1, 0)});
+    EXPECT(y, 2.5);
+    y = run1(a, OP_MASKED_MSE, "B,2,2; B,2,2; B,2", "",
+             (const double *[]){DATA(1, 2, 3, 4), DATA(0, 0, 9, 9), DATA(0, 0)});
+    EXPECT(y, 0);
+    y = run1(a, OP_MASKED_MSE_DX, "B; B,2,2; B,2,2; B,2", "",
+             (const double *[]){DATA(3), DATA(1, 2, 3, 4), DATA(0, 0, 9, 9), DATA(0, 0)});
+    EXPECT(y, 0, 0, 0, 0);
+    // G = 0: the subgradient is 0, not 0/0.
+    y = run1(a, OP_GRN_STAT_DX, "B,2; B,2,2; B,2", "aggregate=l2",
+             (const double *[]){DATA(10, 10), DATA(3, 0, 4, 0), DATA(5, 0)});
+    EXPECT(y, 6, 0, 8, 0);
     y = run1(a, OP_CONSTANT, "2,2", "value=4", NULL);
     EXPECT(y, 4, 4, 4, 4);
     y = run1(a, OP_CONSTANT, "2,2", "value=4,3,2,1", NULL);

@@ -81,6 +81,28 @@ static const char *const every_op =
     "%k = constant {value=[1,2.5,-3,1e-300,inf]} : f32[5]\n"
     "%ti = tile %k {times=3}\n"
     "%pk = pack %lw {nr=4}\n"
+    "%up = unpatchify %p {kernel=[2,1], stride=[2,1], shape=[B,4,3,8]}\n"
+    "%ldw = linear_dw %up, %e\n"
+    "%cdx = dwconv2d_dx %up, %dw {pad=[1,1], stride=[1,1], shape=[B,4,3,8]}\n"
+    "%cdw = dwconv2d_dw %up, %c {kernel=[3,3], pad=[1,1], stride=[1,1]}\n"
+    "%ndx = layernorm_dx %cdx, %d, %g {eps=1e-6}\n"
+    "%ndg = layernorm_dgamma %cdx, %d {eps=1e-6}\n"
+    "%nndx = normalize_dx %ndx, %n {eps=0.25}\n"
+    "%edx = gelu_dx %nndx, %r {approx=tanh}\n"
+    "%sum = image_sum %edx\n"
+    "%dst = grn_scale_dstat %sum, %st, %g {normalise=sum, eps=1e-6}\n"
+    "%dg = grn_scale_dgamma %sum, %st {normalise=sum, eps=1e-6}\n"
+    "%sdx = grn_stat_dx %dst, %e, %st {aggregate=l1}\n"
+    "%rows = sum_rows %sdx\n"
+    "%ex = expand %rows {shape=[B,4,3,8]}\n"
+    "%ce = softmax_cross_entropy %dst, %st\n"
+    "%ced = softmax_cross_entropy_dx %ce, %dst, %st\n"
+    "%bce = bce_with_logits %ced, %st\n"
+    "%bced = bce_with_logits_dx %bce, %dst, %st\n"
+    "%pix = norm_pix %ex {eps=1e-6}\n"
+    "%mask = constant {value=[1]} : f32[B,12]\n"
+    "%mse = masked_mse %ex, %pix, %mask\n"
+    "%msed = masked_mse_dx %mse, %ex, %pix, %mask\n"
     "%gr, %gs = group %l, %lw {name=\"fused\"} : f32[B,2,3,5], f32[B,5] @\"g\\\"1\\\"\" {\n"
     "  %x = input {name=\"x\"} : f32[B,2,3,5]\n"
     "  %y = input {name=\"y\"} : f32[5,16]\n"
@@ -88,7 +110,8 @@ static const char *const every_op =
     "  %b = grn_stat %a\n"
     "  return %a, %b\n"
     "}\n"
-    "return pooled=%tr, \"odd name\"=%ti, packed=%pk, g=%gr, s=%gs\n"
+    "return pooled=%tr, \"odd name\"=%ti, packed=%pk, g=%gr, s=%gs, a=%ldw, b=%cdw, c=%ndg, d=%dg, "
+    "e=%bced, f=%msed\n"
     "}\n"
     "program other { %x = input {name=\"x\"} : f32[]\n return x=%x }\n";
 
@@ -120,7 +143,7 @@ static void values_and_places(void **state) {
     assert_int_equal(p.m->graphs.n, 2);
     Graph *g = module_find(p.m, "infer");
     assert_int_equal(g->inputs.n, 1);
-    assert_int_equal(g->outputs.n, 5);
+    assert_int_equal(g->outputs.n, 11);
     const Node *n = graph_def(g, 3);
     assert_int_equal(n->op, OP_CONV2D);
     assert_int_equal(n->nargs, 3);
