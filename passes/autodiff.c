@@ -56,6 +56,7 @@ static bool step_back(Sweep *s, int node) {
     for (int i = 0; i < n.nargs; i++) dx[i] = NO_VALUE;
     Vjp v = {.g = s->g, .n = &n, .dy = s->cot[n.first], .dx = dx};
     vjp_of(n.op)(&v);
+    if (v.why) return refuse(s, &n, v.why);
     for (int i = 0; i < n.nargs; i++) {
         if (!s->active[n.args[i]]) continue;
         if (dx[i] == NO_VALUE) {
@@ -79,7 +80,7 @@ bool graph_gradients(Graph *g, Value y, Value seed, const Value *of, int n, Valu
     s.cot[y] = seed;
     for (int i = nodes - 1; i >= 0; i--)
         if (!step_back(&s, i)) return false;
-    for (int i = 0; i < n; i++) grad[i] = s.active[y] || of[i] == y ? s.cot[of[i]] : NO_VALUE;
+    for (int i = 0; i < n; i++) grad[i] = s.cot[of[i]];
     return true;
 }
 

@@ -8,9 +8,10 @@
 // has one for; the others stay NO_VALUE.
 typedef struct {
     Graph *g;
-    const Node *n; // of g, one result
-    Value dy;      // cotangent of the result
-    Value *dx;     // by operand
+    const Node *n;   // of g, one result
+    Value dy;        // cotangent of the result
+    Value *dx;       // by operand
+    const char *why; // an op of the formula could not be built, e.g. where channels are the batch
 } Vjp;
 typedef void (*VjpFn)(Vjp *v);
 

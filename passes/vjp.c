@@ -4,8 +4,17 @@
 #include "autodiff.h"
 
 // ---- building ----------------------------------------------------------------------------------
+// NO_VALUE once something could not be built: v->why says what.
 static Value emit(Vjp *v, Op op, const Value *args, int nargs, const Attr *attrs, int nattrs) {
-    return graph_op(v->g, op, v->n->loc, v->n->label, args, nargs, attrs, nattrs);
+    NodeSpec spec = {.op = op,
+                     .args = args,
+                     .nargs = nargs,
+                     .attrs = attrs,
+                     .nattrs = nattrs,
+                     .loc = v->n->loc,
+                     .label = v->n->label};
+    if (!v->why) v->why = graph_check(v->g, &spec);
+    return v->why ? NO_VALUE : graph_add(v->g, &spec);
 }
 
 static Value emit1(Vjp *v, Op op, Value x) { return emit(v, op, &x, 1, NULL, 0); }
@@ -40,7 +49,7 @@ static Value emit_like(Vjp *v, Op op, const Value *args, int nargs) {
 static Attr shape_of(const Vjp *v, Type t) { return attr_dims(v->g->arena, A_shape, t.d, t.rank); }
 
 static Value reshape(Vjp *v, Value x, Type to) {
-    if (type_eq(graph_type(v->g, x), to)) return x;
+    if (v->why || type_eq(graph_type(v->g, x), to)) return x;
     Attr shape = shape_of(v, to);
     return emit(v, OP_RESHAPE, &x, 1, &shape, 1);
 }
@@ -171,13 +180,13 @@ static void vjp_scale(Vjp *v) {
 
 // y[i,...] = x[i,...] s[i]: dx = dy s by rows, ds[i] = sum of dy x over row i
 static void vjp_scale_rows(Vjp *v) {
-    Type x = arg_type(v, 0), s = arg_type(v, 1);
-    int64_t row = 1;
-    for (int i = 1; i < x.rank; i++) row *= x.d[i].c;
+    Type x = arg_type(v, 0);
     v->dx[0] = emit2(v, OP_SCALE_ROWS, v->dy, arg(v, 1));
     Value products = emit2(v, OP_MUL, v->dy, arg(v, 0));
-    Type rows = type_make(x.dt, 3, (Dim[]){x.d[0], dim_c(row), dim_c(1)});
-    v->dx[1] = reshape(v, emit1(v, OP_IMAGE_SUM, reshape(v, products, rows)), s);
+    if (x.rank > 2) products = emit1(v, OP_IMAGE_SUM, products);
+    Type rows =
+        type_make(x.dt, 3, (Dim[]){x.d[0], x.rank > 1 ? x.d[x.rank - 1] : dim_c(1), dim_c(1)});
+    v->dx[1] = reshape(v, emit1(v, OP_IMAGE_SUM, reshape(v, products, rows)), arg_type(v, 1));
 }
 
 // ---- reductions --------------------------------------------------------------------------------

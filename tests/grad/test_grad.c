@@ -491,12 +491,104 @@ static void test_f32(void **state) {
     arena_free(a);
 }
 
+// ---- the pipeline ------------------------------------------------------------------------------
+static Module *run_table(Arena *a, Graph *g, const char *passes, bool unoptimised) {
+    Pipeline p = {.arena = a, .module = module_new(a)};
+    vec_push(a, &p.module->graphs, g);
+    PipelineOptions opt = {.passes = passes,
+                           .stop_level = LEVEL_FUSED,
+                           .unoptimised = unoptimised,
+                           .rewrite_limit = -1};
+    assert_true(pipeline_run(&p, &opt, diag_new(a, stderr)));
+    return p.module;
+}
+
+static bool has_output(const Graph *g, const char *name) {
+    for (int i = 0; i < g->outputs.n; i++)
+        if (strcmp(g->outputs.v[i].name, name) == 0) return true;
+    return false;
+}
+
+// Without names given, only the programs train and pretrain are differentiated.
+static void test_when(void **state) {
+    (void)state;
+    Arena *a = arena_new();
+    static const char *const names[] = {"infer", "train", "pretrain", "features"};
+    for (int i = 0; i < 4; i++) {
+        Graph *g = parse_train(a, block);
+        g->name = names[i];
+        Module *m = run_table(a, g, NULL, false);
+        bool differentiated = has_output(module_find(m, names[i]), "grad.block.norm.bias");
+        assert_true(differentiated == (i == 1 || i == 2));
+    }
+    Module *m = run_table(a, parse_train(a, block), "simplify,lower-conv,lower-grn", false);
+    assert_false(has_output(m->graphs.v[0], "grad.block.norm.bias"));
+    arena_free(a);
+}
+
+// Parameters of a hoisted program: results of prepare first.
+typedef struct {
+    Params params;
+    const Graph *prepare;
+    Tensor *prepared;
+} Hoisted;
+
+static const char *give_prepared(void *user, const char *name, Type type, Tensor *out) {
+    Hoisted *h = user;
+    for (int i = 0; h->prepared && i < h->prepare->outputs.n; i++)
+        if (strcmp(h->prepare->outputs.v[i].name, name) == 0) {
+            *out = h->prepared[i];
+            return NULL;
+        }
+    return give_param(&h->params, name, type, out);
+}
+
+// What the fusing passes make of forward and backward means what they were given.
+static void check_fused(const char *text, bool unoptimised) {
+    Arena *a = arena_new();
+    Program t = differentiate(a, text, 2);
+    Module *m = run_table(a, parse_train(a, text), NULL, unoptimised);
+    const Graph *g = module_find(m, t.g->name);
+    Hoisted h = {{a, DT_F64, NULL, NULL, 0, 0}, module_find(m, "prepare"), NULL};
+    assert_non_null(h.prepare);
+    Tensor want[128], got[128], inputs[16], *prepared = NEWN(a, Tensor, h.prepare->outputs.n);
+    run(&t, t.g, &h.params, want);
+    EvalContext ctx = {.arena = a,
+                       .dt = DT_F64,
+                       .batch = t.batch,
+                       .inputs = inputs,
+                       .param = give_prepared,
+                       .user = &h};
+    assert_null(eval_graph(&ctx, h.prepare, prepared));
+    h.prepared = prepared;
+    for (int i = 0; i < g->inputs.n; i++) inputs[i] = *input_of(&t, input_name(g, i));
+    assert_null(eval_graph(&ctx, g, got));
+    assert_int_equal(g->outputs.n, t.g->outputs.n);
+    for (int i = 0; i < g->outputs.n; i++) {
+        assert_string_equal(g->outputs.v[i].name, t.g->outputs.v[i].name);
+        for (int64_t k = 0; k < tensor_elems(&want[i]); k++)
+            assert_true(fabs(f64_of(&got[i])[k] - f64_of(&want[i])[k]) <=
+                        1e-11 * largest(&want[i]));
+    }
+    arena_free(a);
+}
+
+static void test_fused(void **state) {
+    (void)state;
+    for (int unoptimised = 0; unoptimised < 2; unoptimised++) {
+        check_fused(block, unoptimised);
+        check_fused(NETWORK(WITH_DROP, "softmax_cross_entropy"), unoptimised);
+        check_fused(FCMAE("%target = norm_pix %px {eps=1e-6}\n"), unoptimised);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_op),     cmocka_unit_test(test_table_is_covered),
         cmocka_unit_test(test_block),        cmocka_unit_test(test_network),
         cmocka_unit_test(test_drop_path),    cmocka_unit_test(test_fcmae),
         cmocka_unit_test(test_zero_channel), cmocka_unit_test(test_f32),
+        cmocka_unit_test(test_when),         cmocka_unit_test(test_fused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
