@@ -375,6 +375,8 @@ CnxrtStatus dataset_decode(const Dataset *d, int64_t i, const ImageOptions *o, I
     case SAMPLE_PLANAR: status = planar_decode(s, bytes, o->channels, out, err); break;
     }
     free(bytes);
+    if (status == CNXRT_OK && s->kind != SAMPLE_ENCODED && o->shrink)
+        (void)o->shrink(o->user, s->width, s->height);
     return status;
 }
 

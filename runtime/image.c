@@ -168,6 +168,8 @@ CnxrtStatus image_decode(const uint8_t *bytes, size_t size, const ImageOptions *
     else
         return refuse(bytes, size, err);
     if (s == CNXRT_OK) s = image_turn_upright(&raw.image, raw.orientation, err);
+    if (s == CNXRT_OK && o->shrink && bytes[0] != 0xff)
+        (void)o->shrink(o->user, raw.image.width, raw.image.height);
     return s == CNXRT_OK ? image_convert(&raw, o->channels, out, err) : s;
 }
 

@@ -23,6 +23,10 @@ typedef struct {
 typedef struct {
     int channels;       // wanted: 1, 3 or 4
     int64_t max_pixels; // 0: IMAGE_MAX_PIXELS
+    // Asked for each picture with its upright size, when not NULL: JPEG files are then decoded at
+    // 1/1, 1/2, 1/4 or 1/8 of it (sides rounded up), which is faster; others ignore the answer.
+    int (*shrink)(void *user, int width, int height);
+    void *user;
 } ImageOptions;
 
 // Decodes a file in memory: orientation applied, converted to o->channels. The message in err is a

@@ -110,6 +110,15 @@ static void decoder_open(Decoder *d, const uint8_t *bytes, size_t size) {
     jpeg_read_header(j, TRUE);
 }
 
+// libjpeg scales by 1 / denominator of 1, 2, 4 and 8; anything else counts as 1.
+static unsigned decoder_shrink(const Decoder *d, const ImageOptions *o) {
+    const struct jpeg_decompress_struct *j = &d->jpeg;
+    bool turned = d->out->orientation >= 5;
+    int w = (int)j->image_width, h = (int)j->image_height;
+    int n = o->shrink(o->user, turned ? h : w, turned ? w : h);
+    return n == 2 || n == 4 || n == 8 ? (unsigned)n : 1;
+}
+
 // Grey, RGB or CMYK rows. Pillow takes every four-component file for Adobe's inverted CMYK.
 static CnxrtStatus decoder_read(Decoder *d, const ImageOptions *o, CnxrtError *err) {
     struct jpeg_decompress_struct *j = &d->jpeg;
@@ -120,7 +129,10 @@ static CnxrtStatus decoder_read(Decoder *d, const ImageOptions *o, CnxrtError *e
     int channels = j->num_components;
     j->out_color_space = channels == 1 ? JCS_GRAYSCALE : channels == 3 ? JCS_RGB : JCS_CMYK;
     Image *image = &d->out->image;
-    CnxrtStatus s = image_allocate(image, j->image_width, j->image_height, channels, o, err);
+    d->out->orientation = markers_orientation(j);
+    if (o->shrink) j->scale_denom = decoder_shrink(d, o);
+    jpeg_calc_output_dimensions(j);
+    CnxrtStatus s = image_allocate(image, j->output_width, j->output_height, channels, o, err);
     if (s != CNXRT_OK) return s;
     jpeg_start_decompress(j);
     size_t stride = (size_t)image->width * (size_t)channels;
@@ -128,7 +140,6 @@ static CnxrtStatus decoder_read(Decoder *d, const ImageOptions *o, CnxrtError *e
         JSAMPROW row = image->pixels + stride * j->output_scanline;
         jpeg_read_scanlines(j, &row, 1);
     }
-    d->out->orientation = markers_orientation(j);
     d->out->cmyk = channels == 4;
     if (d->out->cmyk)
         for (size_t i = 0, n = stride * (size_t)image->height; i < n; i++)

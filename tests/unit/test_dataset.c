@@ -469,7 +469,7 @@ static void test_shard_errors(void **state) {
     shard_write("json.tar", 0, 1, "{\"label\":\n 1,}", true);
     assert_fails(o, "json.tar", "0000.json:2:");
     shard_write("long.tar", 0, 1,
-                "1                                                           "
+                "1                                                                    "
                 "   2",
                 false);
     assert_fails(o, "long.tar", "0000.cls is larger than 64 bytes");
