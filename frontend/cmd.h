@@ -42,7 +42,7 @@ bool cmd_wants(const Options *o, int n);
         {"unoptimised", 0, NULL,                                                                   \
          "leave out the passes that only optimise: no fusion, every op\n"                          \
          "by itself; slower, and the reference for the optimised code"},                           \
-        {"time", 0, NULL, "print the seconds each pass took, to standard error"},                  \
+        {"time", 0, NULL, "print the time and rewrites of each pass, to standard error"},          \
         {"rewrite-limit", 0, "N", "stop rewriting after N rewrites, to bisect a bad one"}
 
 // A path relative to the folder this command lies in.

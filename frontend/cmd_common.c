@@ -99,11 +99,11 @@ char *cmd_read(Arena *a, Diag *d, const char *path, size_t *n) {
     size_t got;
     str_add(&s, "");
     while ((got = fread(buf, 1, sizeof buf, f)) > 0 && s.n < LIMIT) str_addn(&s, buf, got);
-    bool bad = ferror(f) || s.n >= LIMIT;
+    const char *why = ferror(f) ? strerror(errno) : s.n >= LIMIT ? "1 GiB or more" : NULL;
     if (f != stdin) fclose(f);
     *n = s.n;
-    if (!bad) return s.n ? s.s : arena_strdup(a, "");
-    diag_error(d, (Loc){0}, "cannot read '%s': %s", path, strerror(errno));
+    if (!why) return s.n ? s.s : arena_strdup(a, "");
+    diag_error(d, (Loc){0}, "cannot read '%s': %s", path, why);
     return NULL;
 }
 

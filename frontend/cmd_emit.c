@@ -27,7 +27,8 @@ static const Command command = {
     .usage = "SPEC --stage=graph|fused|schedule|memory|llvm|asm [options]",
     .summary = "print a spec at any stage of compilation",
     .help = "SPEC is a file or the name of a model, as for 'cnxc check'. The text of the stages\n"
-            "graph and fused can be given to 'cnxc opt' and 'cnxc eval'.",
+            "graph and fused can be given to 'cnxc opt' and 'cnxc eval', that of schedule to\n"
+            "'cnxc opt'.",
     .options = options,
     .noptions = sizeof options / sizeof *options,
     .trailer = "Examples:\n"

@@ -144,7 +144,8 @@ static void option_help(const Option *opt, FILE *out) {
 }
 
 void command_help(const Command *c, FILE *out) {
-    fprintf(out, "cnxc %s - %s\n\nUsage: cnxc %s %s\n", c->name, c->summary, c->name, c->usage);
+    fprintf(out, "cnxc %s - %s\n\nUsage: cnxc %s%s%s\n", c->name, c->summary, c->name,
+            c->usage[0] ? " " : "", c->usage);
     if (c->help) fprintf(out, "\n%s\n", c->help);
     fprintf(out, "\nOptions:\n");
     for (int i = 0; i < c->noptions; i++) option_help(&c->options[i], out);

@@ -71,14 +71,12 @@ typedef struct {
 } Operands;
 void operand_add(Operands *o, int buffer);
 void operand_value(Sched *sc, Operands *o, Value v);
-void operand_rows(Operands *o, int buffer, int64_t row_bytes);     // scratch
 void operand_blocks(Operands *o, int buffer, int64_t block_bytes); // partial statistics
 
 int buffer_new(Sched *sc, const char *name, Region region, Type t);
 int buffer_of(Sched *sc, Value v);                      // made at first use
 int weight_buffer(Sched *sc, const char *name, Type t); // the one of that name
 int scratch_new(Sched *sc, const char *name, int64_t rows, int64_t n);
-Value root_of(const Sched *sc, Value v);
 
 Step *step_new(Sched *sc, const Node *like, Over over, int64_t rows, int64_t row_block,
                int64_t cols, int64_t col_block);
@@ -94,8 +92,10 @@ int64_t dwconv_tile(const Target *t, int64_t width, int64_t kw);
 // Rows of a block of at most about `bytes` of cache, a multiple of `quantum`, preferring multiples
 // of mr and an even number of at least eight blocks.
 int64_t row_block(int64_t rows, int64_t quantum, int64_t mr, int64_t row_bytes, int64_t bytes);
+// Columns of a block: whole vectors or panels of `width`, so many that at most eight blocks are n.
+int64_t col_block(int64_t n, int64_t width);
 
-// ---- one kind of node each (sched_gemm.c, sched_node.c) ----------------------------------------
+// ---- one kind of node each (schedule_linear.c, schedule_op.c) ----------------------------------
 void schedule_linear(Sched *sc, const Node *n);
 void schedule_dwconv(Sched *sc, const Node *n);
 // True when n may be left to the linear that reads it.
@@ -110,6 +110,7 @@ void epilogue_words(Sched *sc, const Node *n, const GroupForm *f, int64_t row_bl
 Stat *stat_new(Sched *sc, const Node *like, const Node *op, Value stat, Rows r, int64_t block);
 // Writes the statistic itself where something other than grn_scale reads it.
 void materialise_stat(Sched *sc, const Node *n, Value stat_value);
+// Window and input shape of a patchify over images x.
 void gather_spec(Sched *sc, SpecAttrs *s, const Node *patchify, Type x);
 // The value of the program a body's input stands for.
 Value body_operand(const Node *n, Value body_value);

@@ -55,6 +55,11 @@ int64_t dwconv_tile(const Target *t, int64_t width, int64_t kw) {
     return (width + tiles - 1) / tiles;
 }
 
+int64_t col_block(int64_t n, int64_t width) {
+    int64_t panels = (n + width - 1) / width;
+    return width * ((panels + 7) / 8);
+}
+
 int64_t row_block(int64_t rows, int64_t quantum, int64_t mr, int64_t row_bytes, int64_t bytes) {
     int64_t cap = bytes / (row_bytes > 0 ? row_bytes : 1);
     if (cap < quantum) cap = quantum;

@@ -14,7 +14,7 @@ Rows rows_of(Type t) {
     return r;
 }
 
-Value root_of(const Sched *sc, Value v) { return sc->root[v]; }
+static Value root_of(const Sched *sc, Value v) { return sc->root[v]; }
 
 int buffer_new(Sched *sc, const char *name, Region region, Type t) {
     int64_t fixed, per_image;
@@ -89,10 +89,6 @@ int buffer_of(Sched *sc, Value v) {
 void operand_add(Operands *o, int buffer) { o->v[o->n++] = (Operand){.buffer = buffer}; }
 
 void operand_value(Sched *sc, Operands *o, Value v) { operand_add(o, buffer_of(sc, v)); }
-
-void operand_rows(Operands *o, int buffer, int64_t row_bytes) {
-    o->v[o->n++] = (Operand){.buffer = buffer, .row_bytes = row_bytes};
-}
 
 void operand_blocks(Operands *o, int buffer, int64_t block_bytes) {
     o->v[o->n++] = (Operand){.buffer = buffer, .block_bytes = block_bytes};
@@ -201,7 +197,8 @@ static bool is_gemm(const Graph *g, const Node *n) {
     return n->op == OP_LINEAR && graph_type(g, n->args[0]).rank >= 2;
 }
 
-static void inline_group(Graph *dst, const Graph *src, const Node *n, Value *map) {
+// Appends the ops of group n in its place.
+static void inline_group(Graph *dst, const Node *n, Value *map) {
     const Graph *body = n->body;
     Value *inner = NEWN(dst->arena, Value, body->values.n + 1);
     for (int i = 0; i < body->inputs.n; i++) inner[body->inputs.v[i]] = map[n->args[i]];
@@ -209,9 +206,9 @@ static void inline_group(Graph *dst, const Graph *src, const Node *n, Value *map
         if (body->nodes.v[i].op != OP_INPUT) graph_copy_node(dst, body, i, inner);
     for (int i = 0; i < body->outputs.n; i++)
         map[n->first + (Value)i] = inner[body->outputs.v[i].value];
-    (void)src;
 }
 
+// A copy of g; where `rule` returns true it has appended the node in a form of its own.
 static Graph *rebuild(const Graph *g, bool (*rule)(Graph *, const Graph *, const Node *, Value *)) {
     Graph *dst = graph_new(g->arena, g->name);
     Value *map = NEWN(g->arena, Value, g->values.n + 1);
@@ -225,8 +222,9 @@ static Graph *rebuild(const Graph *g, bool (*rule)(Graph *, const Graph *, const
 // Groups of another form are taken apart.
 static bool take_apart(Graph *dst, const Graph *src, const Node *n, Value *map) {
     GroupForm f;
+    (void)src;
     if (n->op != OP_GROUP || group_form(n->body, &f)) return false;
-    inline_group(dst, src, n, map);
+    inline_group(dst, n, map);
     return true;
 }
 

@@ -104,6 +104,7 @@ static Dw dw_of(const Node *n) {
     return d;
 }
 
+// Taps [kh*kw,c]: made by prepare, or permuted from w in a step of their own.
 static int taps_buffer(Sched *sc, Value w, const Node *like) {
     const Node *def = graph_def(sc->g, w);
     Type t = graph_type(sc->g, w);
@@ -240,6 +241,7 @@ static Lin lin_of(Sched *sc, const Node *n) {
     return l;
 }
 
+// Panels of W: made by prepare, or packed in a step of their own.
 static int panels_buffer(Sched *sc, const Lin *l) {
     const Node *def = graph_def(sc->g, l->w);
     int64_t nr = l->tile.nr, panels = (l->r.n + nr - 1) / nr;
@@ -277,8 +279,8 @@ static void scale_panels(Sched *sc, Lin *l, Value scale) {
     spec_set(&s, A_n, l->r.n);
     spec_set(&s, A_k, l->k);
     spec_set(&s, A_nr, nr);
-    Step *st = step_new(sc, l->n, per_image ? OVER_IMAGE : OVER_ONCE, 1, 1, l->r.n,
-                        nr * ((panels + 7) / 8));
+    Step *st =
+        step_new(sc, l->n, per_image ? OVER_IMAGE : OVER_ONCE, 1, 1, l->r.n, col_block(l->r.n, nr));
     call_new(sc, st, K_SCALE_PANELS, &s, &o, l->n, 0);
     l->b = out;
 }
@@ -339,7 +341,6 @@ static Operand scratch_rows(Sched *sc, const char *name, int64_t rows, int64_t n
 
 // A step whose unit is a block of columns; the prologue is a step of its own before it.
 static void schedule_columns(Sched *sc, Lin *l) {
-    int64_t nr = l->tile.nr, panels = (l->r.n + nr - 1) / nr;
     Operand a = {.buffer = l->f.nprologue ? -1 : buffer_of(sc, l->x)};
     if (l->f.nprologue) {
         Dim d[] = {dim_b(1), dim_c(l->r.rows), dim_c(l->k)};
@@ -351,10 +352,11 @@ static void schedule_columns(Sched *sc, Lin *l) {
         prologue_call(sc, st, l, a);
     }
     int64_t rows = l->over == OVER_FLAT ? 8 * l->tile.mr : l->r.rows;
-    Step *st = step_new(sc, l->n, l->over, l->r.rows, rows, l->r.n, nr * ((panels + 7) / 8));
+    Step *st = step_new(sc, l->n, l->over, l->r.rows, rows, l->r.n, col_block(l->r.n, l->tile.nr));
     gemm_call(sc, st, l, a, (Operand){.buffer = buffer_of(sc, l->result)});
 }
 
+// A step whose unit is a block of rows of A: made in scratch by `dw` or by the prologue, or there.
 static void schedule_rows(Sched *sc, Lin *l, const Dw *dw) {
     int taps = dw ? taps_buffer(sc, body_operand(dw->n, dw->anchor->args[1]), dw->n) : -1;
     int64_t block = l->block;

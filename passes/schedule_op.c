@@ -89,9 +89,8 @@ static void op_pool(Sched *sc, const Node *n) {
     operand_value(sc, &o, n->first);
     spec_set(&s, A_m, r.rows);
     spec_set(&s, A_n, r.n);
-    int64_t lanes = target_lanes(sc->t), vectors = (r.n + lanes - 1) / lanes;
-    Step *st =
-        step_new(sc, n, r.batch ? OVER_IMAGE : OVER_ONCE, 1, 1, r.n, lanes * ((vectors + 7) / 8));
+    Step *st = step_new(sc, n, r.batch ? OVER_IMAGE : OVER_ONCE, 1, 1, r.n,
+                        col_block(r.n, target_lanes(sc->t)));
     call_new(sc, st, K_POOL, &s, &o, n, 0);
 }
 
@@ -112,6 +111,7 @@ static void op_grn_stat(Sched *sc, const Node *n) {
 }
 
 // Merges partial statistics into gamma * N (+ 1): the scale, or with N alone the statistic itself.
+// A statistic of the batch is one for all images: their rows are one block, however many.
 static void merge(Sched *sc, const Node *n, const Stat *stat, int gamma, int out, int64_t normalise,
                   int64_t residual, double eps, int64_t channels) {
     Operands o = {0};
@@ -227,7 +227,7 @@ static void op_transpose(Sched *sc, const Node *n) {
 
 static void op_pack(Sched *sc, const Node *n) {
     Type t = graph_type(sc->g, n->args[0]);
-    int64_t nr = node_int(n, A_nr), panels = (t.d[0].c + nr - 1) / nr;
+    int64_t nr = node_int(n, A_nr);
     Operands o = {0};
     SpecAttrs s = {0};
     operand_value(sc, &o, n->args[0]);
@@ -235,7 +235,7 @@ static void op_pack(Sched *sc, const Node *n) {
     spec_set(&s, A_n, t.d[0].c);
     spec_set(&s, A_k, t.d[1].c);
     spec_set(&s, A_nr, nr);
-    Step *st = step_new(sc, n, OVER_ONCE, 1, 1, t.d[0].c, nr * ((panels + 7) / 8));
+    Step *st = step_new(sc, n, OVER_ONCE, 1, 1, t.d[0].c, col_block(t.d[0].c, nr));
     call_new(sc, st, K_PACK, &s, &o, n, 0);
 }
 

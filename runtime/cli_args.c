@@ -1,7 +1,6 @@
 // The options of a command are the rows of cli_options.def whose `commands` hold its letter.
 #include "cli_args.h"
 #include <errno.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -155,7 +154,7 @@ static bool option_parse(CliArgs *a, const char *self, const CliCommand *c, int 
     return option_set(a, o, value, self, c);
 }
 
-int cli_args_parse(CliArgs *a, const char *self, const CliCommand *c, int argc, char **argv) {
+bool cli_args_parse(CliArgs *a, const char *self, const CliCommand *c, int argc, char **argv) {
     *a = (CliArgs){.operands = argv};
     bool ended = false;
     for (int i = 0; i < argc; i++) {

@@ -2,6 +2,7 @@
 #ifndef CLI_ARGS_H
 #define CLI_ARGS_H
 #include "cli.h"
+#include <stdbool.h>
 #include <stdio.h>
 
 #define CLI_KIND_TEXT(field) const char *field;
@@ -21,13 +22,13 @@ typedef struct {
     const char *name, *operands, *summary, *description;
 } CliCommand;
 
-// Any prefix-free command name; NULL when unknown.
+// The command of that name; NULL when unknown.
 const CliCommand *cli_command_find(const char *name);
 // The command or option name nearest to a misspelt one, or NULL.
 const char *cli_command_nearest(const char *name);
 // Parses what follows the command (argv is permuted: operands come first). On error prints a
 // message with a hint to stderr and returns false.
-int cli_args_parse(CliArgs *a, const char *self, const CliCommand *c, int argc, char **argv);
+bool cli_args_parse(CliArgs *a, const char *self, const CliCommand *c, int argc, char **argv);
 
 void cli_help(FILE *out, const char *self, const CnxrtModel *m);
 void cli_command_help(FILE *out, const char *self, const CliCommand *c);

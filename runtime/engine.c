@@ -28,15 +28,11 @@ static void run_task(void *user, int64_t thread, int64_t nthreads) {
     t->program->run(t->frame, thread, nthreads);
 }
 
-static int64_t frame_run(CnxrtTeam *team, const CnxrtProgram *p, int threads, CnxrtFrame *frame) {
+int64_t cnxrt_frame_run(CnxrtTeam *team, const CnxrtProgram *p, int threads, CnxrtFrame *frame) {
     frame->team = team;
     RunTask task = {p, frame, 1};
     cnxrt_parallel(threads, run_task, &task);
     return task.threads;
-}
-
-void cnxrt_frame_run(CnxrtTeam *team, const CnxrtProgram *p, int threads, CnxrtFrame *frame) {
-    (void)frame_run(team, p, threads, frame);
 }
 
 // Ports of the piece of the batch that starts at image `at`; outputs not wanted go to the spare
@@ -55,6 +51,7 @@ static void piece_ports(CnxrtSession *s, const CnxrtProgram *p, int64_t at,
     }
 }
 
+// Runs one piece on the ports set; returns how many threads there were.
 static int64_t piece_run(CnxrtSession *s, const CnxrtProgram *p, int64_t batch,
                          CnxrtProfile *profile) {
     CnxrtFrame frame = {.arena = s->arena,
@@ -64,7 +61,7 @@ static int64_t piece_run(CnxrtSession *s, const CnxrtProgram *p, int64_t batch,
                         .outputs = s->outputs,
                         .batch = batch,
                         .profile = profile};
-    return frame_run(&s->team, p, s->threads, &frame);
+    return cnxrt_frame_run(&s->team, p, s->threads, &frame);
 }
 
 static CnxrtStatus run_check(const CnxrtSession *s, const CnxrtProgram *p, int64_t batch,

@@ -27,7 +27,7 @@ struct CnxrtSession {
     double *profile_rows;
 };
 
-// Runs one program once on all threads. frame: everything but team and profile.
-void cnxrt_frame_run(CnxrtTeam *team, const CnxrtProgram *p, int threads, CnxrtFrame *frame);
+// Runs one program once on `threads` threads; returns how many there were. frame: all but team.
+int64_t cnxrt_frame_run(CnxrtTeam *team, const CnxrtProgram *p, int threads, CnxrtFrame *frame);
 
 #endif
