@@ -339,7 +339,10 @@ static CnxrtStatus sample_bytes(const Dataset *d, const Sample *s, uint8_t **byt
     }
     *size = (size_t)s->size;
     CnxrtStatus status = dataset_read(d, s->file, s->offset, *bytes, s->size, err);
-    if (status != CNXRT_OK) free(*bytes);
+    if (status != CNXRT_OK) {
+        free(*bytes);
+        *bytes = NULL;
+    }
     return status;
 }
 
