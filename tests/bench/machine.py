@@ -63,7 +63,7 @@ def describe(root):
         "features": [f for f in FEATURES if f in flags],
         "cores": len(cores()), "cpus": len(os.sched_getaffinity(0)), "caches": caches(),
         "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1),
-        "kernel": platform.release(), "load_at_start": os.getloadavg()[0],
+        "kernel": ".".join(platform.release().split(".")[:2]), "load_at_start": os.getloadavg()[0],
         "virtual": "hypervisor" in flags, "commit": commit,
         "date": datetime.date.today().isoformat(),
     }
