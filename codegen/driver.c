@@ -14,7 +14,7 @@
 #include "module.h"
 
 // Fields of CnxrtFrame, in order.
-enum { F_ARENA, F_SCRATCH, F_WEIGHTS, F_PARAMS, F_INPUTS, F_OUTPUTS, F_BATCH, F_TEAM, F_PROFILE };
+enum { F_ARENA, F_SCRATCH, F_WEIGHTS, F_PARAMS, F_INPUTS, F_OUTPUTS, F_BATCH, F_TEAM, F_PROFILE, F_STATE };
 
 // A step function while it is emitted.
 typedef struct {
@@ -23,7 +23,7 @@ typedef struct {
     const Step *step;
     LLVMValueRef fn, frame, thread, nthreads, table;
     LLVMValueRef batch, profile;
-    LLVMValueRef fields[9];                    // of the frame, once loaded
+    LLVMValueRef fields[10];                   // of the frame, once loaded
     LLVMValueRef image, r0, r1, c0, c1, block; // of the unit
     VEC(LLVMValueRef) bases;                   // of the operands of all calls, image 0
 } StepEmit;

@@ -154,7 +154,7 @@ static LLVMValueRef emit_params(Unit *u, const CodegenModel *m) {
     for (int i = 0; i < m->nparams; i++) {
         LLVMValueRef rank = NULL, dims = dims_array(u, &m->params[i].type, 0, &rank);
         v[i] = STRUCT(u, unit_string(u, m->params[i].name), rank, dims,
-                      unit_i64(u, m->params[i].offset));
+                      unit_i64(u, m->params[i].offset), unit_i32(u, 0), LLVMConstReal(u->f64, 0));
     }
     return table_of(u, v, m->nparams, "params");
 }
@@ -183,8 +183,9 @@ LLVMValueRef emit_model(Unit *u, const CodegenModel *m, Schedule *const *schedul
                         const LLVMValueRef *runs, int n, const char *symbol) {
     LLVMValueRef *programs = NEWN(u->arena, LLVMValueRef, n + 1);
     for (int i = 0; i < n; i++) programs[i] = program_constant(u, schedules[i], runs[i]);
+    LLVMValueRef null = LLVMConstPointerNull(u->ptr);
     LLVMValueRef init =
-        STRUCT(u, unit_i32(u, 1), unit_string(u, m->name), unit_string(u, u->target->name),
+        STRUCT(u, unit_i32(u, CNXRT_ABI), unit_string(u, m->name), unit_string(u, u->target->name),
                unit_string(u, m->precision), unit_string(u, required_features(u->arena, u->target)),
                unit_i32(u, m->channels), unit_i32(u, m->height), unit_i32(u, m->width),
                unit_i32(u, m->classes), floats(u, m->mean, m->channels, "mean"),
@@ -193,7 +194,8 @@ LLVMValueRef emit_model(Unit *u, const CodegenModel *m, Schedule *const *schedul
                unit_string(u, m->class_names), unit_i32(u, n), unit_i32(u, m->nparams),
                unit_i32(u, m->nlayers), table_of(u, programs, n, "programs"), emit_params(u, m),
                emit_layers(u, m), unit_i64(u, m->param_bytes), unit_i64(u, m->weight_bytes),
-               emit_embedded(u, m), emit_peak_loop(u));
+               emit_embedded(u, m), emit_peak_loop(u), null, null, null, unit_i32(u, 0),
+               unit_i32(u, 0), unit_i32(u, 0), null, null);
     LLVMValueRef g = LLVMAddGlobal(u->mod, LLVMTypeOf(init), symbol);
     LLVMSetInitializer(g, init);
     LLVMSetGlobalConstant(g, 1);

@@ -85,7 +85,7 @@ static void unit_types(Unit *u) {
     u->f64 = LLVMDoubleTypeInContext(u->ctx);
     u->none = LLVMVoidTypeInContext(u->ctx);
     LLVMTypeRef p = u->ptr, l = u->i64;
-    u->frame = LLVMStructTypeInContext(u->ctx, (LLVMTypeRef[]){p, p, p, p, p, p, l, p, p}, 9, 0);
+    u->frame = LLVMStructTypeInContext(u->ctx, (LLVMTypeRef[]){p, p, p, p, p, p, l, p, p, p}, 10, 0);
     u->kernel_fn = LLVMFunctionType(u->none, (LLVMTypeRef[]){p, l, l, l, l}, 5, 0);
     u->run_fn = LLVMFunctionType(u->none, (LLVMTypeRef[]){p, l, l}, 3, 0);
 }
