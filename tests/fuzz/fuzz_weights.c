@@ -26,8 +26,8 @@ static void open_bytes(const uint8_t *data, size_t size, CnxrtError *err) {
         return;
     }
     read_all(w);
-    const CnxrtParam params[] = {{"b", 2, {2, 3}, 0},
-                                 {"stages.0.0.dwconv.weight", 4, {2, 1, 7, 7}, 24}};
+    const CnxrtParam params[] = {{"b", 2, {2, 3}, 0, 0, 0},
+                                 {"stages.0.0.dwconv.weight", 4, {2, 1, 7, 7}, 24, 0, 0}};
     float blob[6 + 98];
     (void)cnxrt_weights_load(w, params, 2, blob, err);
     cnxrt_weights_close(w);

@@ -138,7 +138,7 @@ static void unknown_names(void **state) {
              "no naming scheme");
     free(text);
     // A model made of the user's own blocks takes names as they are.
-    CnxrtParam own = {"parameter", 2, {3, 2}, 0};
+    CnxrtParam own = {"parameter", 2, {3, 2}, 0, 0, 0};
     float values[6];
     CnxrtWeights *w = weights_open_case("evil.pt");
     CnxrtError err = {0};
@@ -156,7 +156,7 @@ static void one_parameter_twice(void **state) {
     (void)state;
     float x[2] = {1, 2};
     CnxrtTensor t[] = {{"module.a", 1, {2}, x}, {"a", 1, {2}, x}};
-    CnxrtParam p = {"a", 1, {2}, 0};
+    CnxrtParam p = {"a", 1, {2}, 0, 0, 0};
     CnxrtError err = {0};
     char path[] = "/tmp/test_weights_XXXXXX";
     close(mkstemp(path));
