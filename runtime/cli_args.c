@@ -1,24 +1,27 @@
 // The options of a command are the rows of cli_options.def whose `commands` hold its letter.
 #include "cli_args.h"
 #include <errno.h>
+#include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum { TEXT, COUNT, FLAG } Kind;
+typedef enum { TEXT, COUNT, REAL, FLAG } Kind;
 
 typedef struct {
     const char *name;
     Kind kind;
     const char *value;
     int64_t min, max;
+    double low, high; // the same for REAL
     const char *commands, *help;
     size_t offset;
 } Option;
 
 static const Option options[] = {
 #define OPTION(field, name, kind, value, min, max, commands, help)                                 \
-    {name, kind, value, min, max, commands, help, offsetof(CliArgs, field)},
+    {name,          kind,          value,    (int64_t)(min), (int64_t)(max),                       \
+     (double)(min), (double)(max), commands, help,           offsetof(CliArgs, field)},
 #include "cli_options.def"
 #undef OPTION
 };
@@ -99,6 +102,16 @@ static void option_unknown(const char *self, const CliCommand *c, const char *na
         fprintf(stderr, "; see %s %s --help\n", self, c->name);
 }
 
+static bool real_set(double *field, const Option *o, const char *value, const char *self,
+                     const CliCommand *c) {
+    char *end;
+    *field = strtod(value, &end);
+    if (end != value && !*end && *field >= o->low && *field <= o->high) return true;
+    fprintf(stderr, "%s %s: --%s %s: expected a number from %g to %g\n", self, c->name, o->name,
+            value, o->low, o->high);
+    return false;
+}
+
 static bool option_set(CliArgs *a, const Option *o, const char *value, const char *self,
                        const CliCommand *c) {
     char *field = (char *)a + o->offset;
@@ -110,6 +123,7 @@ static bool option_set(CliArgs *a, const Option *o, const char *value, const cha
         *(const char **)(void *)field = value;
         return true;
     }
+    if (o->kind == REAL) return real_set((double *)(void *)field, o, value, self, c);
     char *end;
     errno = 0;
     long long v = strtoll(value, &end, 10);
@@ -156,6 +170,8 @@ static bool option_parse(CliArgs *a, const char *self, const CliCommand *c, int 
 
 bool cli_args_parse(CliArgs *a, const char *self, const CliCommand *c, int argc, char **argv) {
     *a = (CliArgs){.operands = argv};
+    for (int i = 0; i < OPTIONS; i++)
+        if (options[i].kind == REAL) *(double *)(void *)((char *)a + options[i].offset) = NAN;
     bool ended = false;
     for (int i = 0; i < argc; i++) {
         const char *s = argv[i];

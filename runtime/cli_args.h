@@ -7,9 +7,10 @@
 
 #define CLI_KIND_TEXT(field) const char *field;
 #define CLI_KIND_COUNT(field) int64_t field;
+#define CLI_KIND_REAL(field) double field;
 #define CLI_KIND_FLAG(field) int field;
 #define OPTION(field, name, kind, value, min, max, commands, help) CLI_KIND_##kind(field)
-// NULL, 0 where not given.
+// NULL, 0, NAN (REAL) where not given.
 typedef struct {
 #include "cli_options.def"
     char **operands; // in argv
