@@ -14,6 +14,8 @@ typedef struct {
     const char *weights; // checkpoint path, or "seed:N" for the values of cnxrt_seed_weights with
                          // seed N; NULL: the weights embedded in the artifact
     const char *programs; // comma-separated names the session will run; NULL: all but prepare
+    int encoder; // head and final norm may be missing in the checkpoint (zeros, the identity): for
+                 // features of an encoder from pre-training
     int seeded; // without a path and embedded weights: as "seed:0"
     const CnxrtSession *share; // take this session's prepared weights (same model) instead
 } CnxrtOptions;

@@ -61,6 +61,11 @@ const char *cnxrt_weights_official_name(const CnxrtWeights *w, int i);
 CnxrtStatus cnxrt_weights_load(const CnxrtWeights *w, const CnxrtParam *params, int nparams,
                                void *blob, CnxrtError *err);
 
+// The same for programs that give features alone: a head that the file lacks becomes zeros, a final
+// norm the identity (noted in err), as encoders from pre-training need it.
+CnxrtStatus cnxrt_weights_load_encoder(const CnxrtWeights *w, const CnxrtParam *params, int nparams,
+                                       void *blob, CnxrtError *err);
+
 // Writing: a safetensors file, atomically (temporary file, fsync, rename).
 typedef struct {
     const char *name;
@@ -79,7 +84,7 @@ void cnxrt_seed_weights(const char *name, int rank, const int64_t *dims, uint64_
 // The n uniform values in [-1, 1) (exact in f32) that the stream `name` of a seed consists of.
 void cnxrt_seed_uniform(const char *name, uint64_t seed, int64_t n, float *dst);
 
-// .npy files (little-endian, C order; f4 f8 f2 i4 i8 u1 b1 are read, f4 is written).
+// .npy files (little-endian, C order; floats, integers and booleans are read, f4 is written).
 typedef struct {
     int rank;
     int64_t dims[8];

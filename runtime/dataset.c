@@ -131,8 +131,9 @@ CnxrtStatus dataset_number_classes(Dataset *d, int64_t n, CnxrtError *err) {
     return s;
 }
 
-CnxrtStatus dataset_choose_split(const Dataset *d, unsigned present, int *split, CnxrtError *err) {
-    static const char *const names[] = {"train", "val", "test"};
+static const char *const split_names[] = {"train", "val", "test"};
+
+CnxrtStatus dataset_choose_split(Dataset *d, unsigned present, int *split, CnxrtError *err) {
     Split want = d->options->split, other = want == SPLIT_TEST ? SPLIT_VAL : SPLIT_TEST;
     *split = NO_SPLIT;
     if (!present && (want == SPLIT_TRAIN || d->options->whole)) return CNXRT_OK;
@@ -141,11 +142,12 @@ CnxrtStatus dataset_choose_split(const Dataset *d, unsigned present, int *split,
     } else if (want != SPLIT_TRAIN && present & 1u << other) {
         *split = (int)other;
     } else {
-        cnxrt_error_set(err, "%s: there is no %s split%s%s", d->root, names[want],
+        cnxrt_error_set(err, "%s: there is no %s split%s%s", d->root, split_names[want],
                         want == SPLIT_TRAIN ? "" : " and no ",
-                        want == SPLIT_TRAIN ? "" : names[other]);
+                        want == SPLIT_TRAIN ? "" : split_names[other]);
         return CNXRT_ERROR_MISMATCH;
     }
+    d->split = *split;
     return CNXRT_OK;
 }
 
@@ -265,6 +267,7 @@ CnxrtStatus dataset_open(const DatasetOptions *o, Dataset **out, CnxrtError *err
     Dataset *d = calloc(1, sizeof *d);
     if (!d) return dataset_no_memory(err);
     d->options = o;
+    d->split = NO_SPLIT;
     d->seed = o->seed;
     d->report = o->report;
     d->user = o->user;
@@ -304,6 +307,10 @@ int64_t dataset_labelled(const Dataset *d) {
     int64_t n = 0;
     for (int64_t i = 0; i < d->count; i++) n += d->samples[i].label >= 0;
     return n;
+}
+
+const char *dataset_split(const Dataset *d) {
+    return d->split == NO_SPLIT ? NULL : split_names[d->split];
 }
 
 int dataset_classes(const Dataset *d) { return d->nclasses; }

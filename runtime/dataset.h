@@ -40,7 +40,9 @@ void dataset_close(Dataset *d); // NULL is allowed
 
 int64_t dataset_count(const Dataset *d);    // at least 1
 int64_t dataset_labelled(const Dataset *d); // samples with a label
-int dataset_classes(const Dataset *d);      // 0: no labels
+const char *
+dataset_split(const Dataset *d);       // "train", "val", "test"; NULL: the data have no splits
+int dataset_classes(const Dataset *d); // 0: no labels
 const char *dataset_class_name(const Dataset *d, int k);
 int dataset_label(const Dataset *d, int64_t i); // -1: none
 // The sample's name below the path ("train/cat/1.jpg", "t10k-images-idx3-ubyte.gz#7") in buf.

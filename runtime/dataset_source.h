@@ -50,6 +50,7 @@ struct Dataset {
     int64_t count, room;
     const char **classes;
     int nclasses;
+    int split; // that was chosen, or NO_SPLIT
     _Atomic unsigned char *corrupt; // per sample
     atomic_llong ncorrupt;
 };
@@ -70,9 +71,9 @@ CnxrtStatus dataset_number_classes(Dataset *d, int64_t n, CnxrtError *err);
 CnxrtStatus dataset_name_classes(Dataset *d, const char **names, int64_t n, CnxrtError *err);
 
 enum { NO_SPLIT = 3 };
-// Which of the splits present (bits 1 << Split) is the one asked for; NO_SPLIT: there are none, all
+// Sets d->split, too. Which of the splits present (bits 1 << Split) is the one asked for; NO_SPLIT: there are none, all
 // samples are taken.
-CnxrtStatus dataset_choose_split(const Dataset *d, unsigned present, int *split, CnxrtError *err);
+CnxrtStatus dataset_choose_split(Dataset *d, unsigned present, int *split, CnxrtError *err);
 // The split a word stands for ("train", "valid", "t10k"), or NO_SPLIT.
 int split_of_word(const char *word, size_t n);
 

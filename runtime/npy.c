@@ -94,8 +94,9 @@ static bool header_scan(Scan s, NpyHeader *h, CnxrtNpy *t) {
 static const struct {
     char code[3];
     StDtype dtype;
-} npy_types[] = {{"f4", ST_F32}, {"f8", ST_F64}, {"f2", ST_F16}, {"i4", ST_I32},
-                 {"i8", ST_I64}, {"u1", ST_U8},  {"b1", ST_BOOL}};
+} npy_types[] = {{"f4", ST_F32}, {"f8", ST_F64}, {"f2", ST_F16}, {"b1", ST_BOOL},
+                 {"i1", ST_I8},  {"i2", ST_I16}, {"i4", ST_I32}, {"i8", ST_I64},
+                 {"u1", ST_U8},  {"u2", ST_U16}, {"u4", ST_U32}, {"u8", ST_U64}};
 
 static StDtype npy_dtype(const char *code) {
     for (size_t i = 0; i < sizeof npy_types / sizeof *npy_types; i++)
@@ -134,8 +135,8 @@ static CnxrtStatus npy_check_type(const NpyHeader *h, const char *path, CnxrtErr
     bool order = h->descr[0] == '<' || h->descr[0] == '|' || h->descr[0] == '=';
     if (!order || npy_dtype(h->descr + 1) == ST_COUNT) {
         cnxrt_error_set(err,
-                        "%s: element type '%s' is not read; known are little-endian f4, f8, f2, "
-                        "i4, i8, u1 and b1 (save with x.astype('<f4'))",
+                        "%s: element type '%s' is not read; known are little-endian floats (f2, "
+                        "f4, f8), integers (i1 to u8) and b1 (save with x.astype('<f4'))",
                         path, h->descr);
         return CNXRT_ERROR_FORMAT;
     }

@@ -53,14 +53,15 @@ static CnxrtStatus prepared_compute(CnxrtPrepared *p, const CnxrtModel *m, int t
 }
 
 // Reads a checkpoint into a raw blob that lives until it is prepared.
-static CnxrtStatus prepared_load(CnxrtPrepared *p, const CnxrtModel *m, const char *path,
+static CnxrtStatus prepared_load(CnxrtPrepared *p, const CnxrtModel *m, const CnxrtOptions *o,
                                  int threads, CnxrtError *err) {
     CnxrtWeights *w = NULL;
-    CnxrtStatus status = cnxrt_weights_open(path, &w, err);
+    CnxrtStatus status = cnxrt_weights_open(o->weights, &w, err);
     if (status != CNXRT_OK) return status;
     void *params = cnxrt_memory_take(m->param_bytes);
     if (params)
-        status = cnxrt_weights_load(w, m->params, m->nparams, params, err);
+        status = (o->encoder ? cnxrt_weights_load_encoder
+                             : cnxrt_weights_load)(w, m->params, m->nparams, params, err);
     else
         status = no_memory(err, "the checkpoint", m->param_bytes);
     const char *classes = status == CNXRT_OK ? cnxrt_weights_metadata(w, "classes") : NULL;
@@ -106,7 +107,7 @@ static CnxrtStatus session_weights(CnxrtSession *s, const CnxrtOptions *o, Cnxrt
     if (!(s->prepared = prepared_new())) return no_memory(err, "a session", sizeof(CnxrtPrepared));
     if (o->weights && strncmp(o->weights, "seed:", 5) == 0)
         return prepared_seed(s->prepared, s->model, o->weights + 5, s->threads, err);
-    if (o->weights) return prepared_load(s->prepared, s->model, o->weights, s->threads, err);
+    if (o->weights) return prepared_load(s->prepared, s->model, o, s->threads, err);
     if (s->model->embedded || s->model->weight_bytes == 0) {
         s->prepared->data = s->model->embedded;
         return CNXRT_OK;

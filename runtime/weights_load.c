@@ -86,6 +86,7 @@ typedef struct {
     bool *used;    // per tensor
     CnxrtError missing, shapes, extra, twice;
     int nmissing, nshapes, nextra, ntwice, nhead; // nhead: missing norm.* and head.*
+    bool encoder;                                 // norm and head may be missing
     const char *hint;
     char hint_text[160];
 } Match;
@@ -94,12 +95,18 @@ static int named_compare(const void *a, const void *b) {
     return strcmp(((const Named *)a)->name, ((const Named *)b)->name);
 }
 
-static int match_find(const Match *m, const char *name) {
+static int match_exact(const Match *m, const char *name) {
     Named key = {name, 0};
     const Named *n = m->w->count
                          ? bsearch(&key, m->byname, (size_t)m->w->count, sizeof key, named_compare)
                          : NULL;
     return n ? n->tensor : weights_find(m->w, name);
+}
+
+// Pre-training models have their encoder's parameters under `encoder.`, checkpoints often not.
+static int match_find(const Match *m, const char *name) {
+    int t = match_exact(m, name);
+    return t < 0 && strncmp(name, "encoder.", 8) == 0 ? match_exact(m, name + 8) : t;
 }
 
 static bool has_param(const Match *m, const char *pattern) {
@@ -175,7 +182,7 @@ static void match_tensors(Match *m) {
 
 // Encoders from pre-training have no final norm; a model without a head then takes the identity.
 static bool norm_may_default(const Match *m) {
-    return !has_param(m, "head.*") && m->nmissing == m->nhead;
+    return (m->encoder || !has_param(m, "head.*")) && m->nmissing == m->nhead;
 }
 
 static void report_part(CnxrtError *err, const char *what, int n, const CnxrtError *list) {
@@ -211,8 +218,9 @@ static CnxrtStatus match_copy(const Match *m, void *blob, CnxrtError *err) {
         int t = m->found[i];
         if (t < 0) {
             for (int64_t k = 0; k < count; k++) dst[k] = strcmp(p->name, "norm.weight") == 0;
-            cnxrt_error_add(err, "%s%s: not in the checkpoint, the identity is used",
-                            err && err->text ? "\n" : "", p->name);
+            cnxrt_error_add(
+                err, "%s%s: not in the checkpoint, %s", err && err->text ? "\n" : "", p->name,
+                name_matches("norm.*", p->name) ? "the identity is used" : "zeros are used");
         } else if (tensor_is_kernel(&m->w->tensors[t]) && p->rank == 4) {
             status = kernel_read(m->w, t, p->dims, dst, err);
         } else {
@@ -232,10 +240,10 @@ static CnxrtStatus match_all(Match *m, void *blob, CnxrtError *err) {
     return match_copy(m, blob, err);
 }
 
-CnxrtStatus cnxrt_weights_load(const CnxrtWeights *w, const CnxrtParam *params, int nparams,
-                               void *blob, CnxrtError *err) {
+static CnxrtStatus load(const CnxrtWeights *w, const CnxrtParam *params, int nparams, bool encoder,
+                        void *blob, CnxrtError *err) {
     cnxrt_error_free(err);
-    Match m = {.w = w, .params = params, .nparams = nparams};
+    Match m = {.w = w, .params = params, .nparams = nparams, .encoder = encoder};
     size_t tensors = (size_t)w->count + 1;
     m.byname = calloc(tensors, sizeof *m.byname);
     m.used = calloc(tensors, sizeof *m.used);
@@ -250,4 +258,14 @@ CnxrtStatus cnxrt_weights_load(const CnxrtWeights *w, const CnxrtParam *params, 
     cnxrt_error_free(&m.extra);
     cnxrt_error_free(&m.twice);
     return status;
+}
+
+CnxrtStatus cnxrt_weights_load(const CnxrtWeights *w, const CnxrtParam *params, int nparams,
+                               void *blob, CnxrtError *err) {
+    return load(w, params, nparams, false, blob, err);
+}
+
+CnxrtStatus cnxrt_weights_load_encoder(const CnxrtWeights *w, const CnxrtParam *params, int nparams,
+                                       void *blob, CnxrtError *err) {
+    return load(w, params, nparams, true, blob, err);
 }

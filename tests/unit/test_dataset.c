@@ -122,6 +122,15 @@ static CnxrtStatus assert_fails(DatasetOptions o, const char *name, const char *
     return s;
 }
 
+static void assert_split(const char *name, Split split, const char *found) {
+    Dataset *d = open_with((DatasetOptions){.split = split, .whole = true}, name);
+    if (found)
+        assert_string_equal(dataset_split(d), found);
+    else
+        assert_null(dataset_split(d));
+    dataset_close(d);
+}
+
 static void assert_sample(const Dataset *d, int64_t i, const char *name, int label) {
     char buf[300];
     assert_string_equal(dataset_sample_name(d, i, buf, sizeof buf), name);
@@ -208,6 +217,8 @@ static void test_folder(void **state) {
     assert_sample(d, 0, "test/cat/y.jpg", 0);
     dataset_close(d);
     dataset_close(NULL);
+    assert_split("tree", SPLIT_VAL, "val");
+    assert_split("tree.tar", SPLIT_TEST, "test");
 }
 
 static void test_known_classes(void **state) {
@@ -242,6 +253,7 @@ static void test_plain_classes(void **state) {
     d = open_with(o, "plain");
     assert_int_equal(dataset_count(d), 2);
     dataset_close(d);
+    assert_split("plain", SPLIT_VAL, NULL);
     d = open_split("flat", SPLIT_TRAIN);
     assert_sample(d, 0, "2.jpg", -1);
     assert_int_equal(dataset_classes(d), 0);

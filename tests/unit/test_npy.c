@@ -44,6 +44,52 @@ static void reads_types(void **state) {
     cnxrt_npy_free(&t);
 }
 
+// Every real and boolean type as f32.
+static void converts_types(void **state) {
+    (void)state;
+    static const struct {
+        const char *descr;
+        size_t size;
+        unsigned char bytes[16];
+        float values[2];
+    } cases[] = {
+        {"|b1", 1, {1, 0}, {1, 0}},
+        {"|i1", 1, {0xff, 2}, {-1, 2}},
+        {"|u1", 1, {0xff, 2}, {255, 2}},
+        {"<i2", 2, {0xfe, 0xff, 3}, {-2, 3}},
+        {"<u2", 2, {0xfe, 0xff, 3}, {65534, 3}},
+        {"<i4", 4, {0xfd, 0xff, 0xff, 0xff, 4}, {-3, 4}},
+        {"<u4", 4, {0, 0, 0, 0x80, 4}, {2147483648.0f, 4}},
+        {"<i8", 8, {0xfc, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 5}, {-4, 5}},
+        {"<u8", 8, {0, 0, 0, 0, 0, 0, 0, 0x80, 5}, {0x1p63f, 5}},
+        {"<f2", 2, {0, 0x3c, 0, 0xc0}, {1, -2}},
+        {"<f4", 4, {0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0}, {1, -2}},
+        {"<f8", 8, {0, 0, 0, 0, 0, 0, 0xf0, 0x3f, 0, 0, 0, 0, 0, 0, 0, 0xc0}, {1, -2}},
+    };
+    char path[] = "/tmp/test_npy_XXXXXX";
+    close(mkstemp(path));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char header[118], head[129];
+        snprintf(header, sizeof header, "{'descr': '%s', 'fortran_order': False, 'shape': (2,), }",
+                 cases[i].descr);
+        snprintf(head, sizeof head, "%-118s", header);
+        FILE *f = fopen(path, "wb");
+        assert_non_null(f);
+        fwrite("\x93NUMPY\x01\0\x76\0", 1, 10, f);
+        fwrite(head, 1, 118, f);
+        fwrite(cases[i].bytes, 1, 2 * cases[i].size, f);
+        fclose(f);
+        CnxrtNpy t;
+        CnxrtError err = {0};
+        if (cnxrt_npy_read_f32(path, &t, &err) != CNXRT_OK) fail_msg("%s", err.text);
+        for (int k = 0; k < 2; k++)
+            if (((float *)t.data)[k] != cases[i].values[k])
+                fail_msg("%s: element %d is %g", cases[i].descr, k, (double)((float *)t.data)[k]);
+        cnxrt_npy_free(&t);
+    }
+    unlink(path);
+}
+
 static void refuses(void **state) {
     (void)state;
     static const struct {
@@ -150,7 +196,8 @@ static void writes_through(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(reads_types), cmocka_unit_test(refuses),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(reads_types),
+                                       cmocka_unit_test(converts_types), cmocka_unit_test(refuses),
                                        cmocka_unit_test(writes), cmocka_unit_test(writes_through)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -78,6 +78,53 @@ static void encoder_for_a_classifier(void **state) {
     }
 }
 
+// For features an encoder is enough: its head becomes zeros.
+static void encoder_for_features(void **state) {
+    (void)state;
+    static const char *const files[] = {"fcmae.pt", "fcmae_only.pt", "fcmae_sparse.pt"};
+    for (int i = 0; i < 3; i++) {
+        Network net;
+        network_make(&net, NET_V2);
+        CnxrtWeights *w = weights_open_case(files[i]);
+        CnxrtError err = {0};
+        assert_int_equal(cnxrt_weights_load_encoder(w, net.params, net.n, net.blob, &err),
+                         CNXRT_OK);
+        TEXT_HAS(err.text, "norm.weight: not in", "identity", "head.bias: not in", "zeros");
+        for (int k = 0; k < 2; k++) {
+            const CnxrtParam *p = network_param(&net, k ? "head.bias" : "head.weight");
+            for (int64_t e = 0; e < param_count(p); e++)
+                assert_true(net.blob[p->offset / 4 + e] == 0);
+        }
+        net.n -= 2;
+        network_check(&net, 0, true, files[i]);
+        cnxrt_error_free(&err);
+        cnxrt_weights_close(w);
+        network_free(&net);
+    }
+}
+
+// Parameters of a pre-training model are found with and without their prefix.
+static void encoder_prefix(void **state) {
+    (void)state;
+    CnxrtParam p = {"encoder.stages.0.0.dwconv.bias", 1, {4}, 0, 0, 0};
+    float values[4] = {0}, want[4];
+    cnxrt_seed_weights("stages.0.0.dwconv.bias", 1, p.dims, 0, want);
+    CnxrtTensor t[] = {{"stages.0.0.dwconv.bias", 1, {4}, want}};
+    CnxrtError err = {0};
+    char path[] = "/tmp/test_weights_XXXXXX";
+    close(mkstemp(path));
+    for (int i = 0; i < 2; i++) {
+        t[0].name = i ? p.name : p.name + 8;
+        assert_int_equal(cnxrt_safetensors_write(path, t, 1, NULL, &err), CNXRT_OK);
+        CnxrtWeights *w = weights_open_case(path);
+        memset(values, 0, sizeof values);
+        if (cnxrt_weights_load(w, &p, 1, values, &err) != CNXRT_OK) fail_msg("%s", err.text);
+        assert_memory_equal(values, want, sizeof want);
+        cnxrt_weights_close(w);
+    }
+    unlink(path);
+}
+
 static void wrong_version(void **state) {
     (void)state;
     Network net;
@@ -251,11 +298,12 @@ static void seeded_values(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(loads_every_form),    cmocka_unit_test(encoder_for_a_classifier),
-        cmocka_unit_test(wrong_version),       cmocka_unit_test(wrong_shapes),
-        cmocka_unit_test(wrong_classes),       cmocka_unit_test(unknown_names),
-        cmocka_unit_test(one_parameter_twice), cmocka_unit_test(info_and_metadata),
-        cmocka_unit_test(narrow_floats),       cmocka_unit_test(seeded_values),
+        cmocka_unit_test(loads_every_form),     cmocka_unit_test(encoder_for_a_classifier),
+        cmocka_unit_test(encoder_for_features), cmocka_unit_test(encoder_prefix),
+        cmocka_unit_test(wrong_version),        cmocka_unit_test(wrong_shapes),
+        cmocka_unit_test(wrong_classes),        cmocka_unit_test(unknown_names),
+        cmocka_unit_test(one_parameter_twice),  cmocka_unit_test(info_and_metadata),
+        cmocka_unit_test(narrow_floats),        cmocka_unit_test(seeded_values),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
