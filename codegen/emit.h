@@ -113,6 +113,9 @@ Val emit_clamp_high(Emit *e, Val x, double hi); // x > hi ? hi : x; NaN stays
 // zeros.
 Val emit_gelu(Emit *e, Val x);
 Val emit_gelu_tanh(Emit *e, Val x);
+// Their derivatives, with the same error; NaN passes, the infinities give 1 and 0.
+Val emit_gelu_slope(Emit *e, Val x);
+Val emit_gelu_tanh_slope(Emit *e, Val x);
 // Relative error <= 3e-7 for |x| <= 87; beyond that it saturates.
 Val emit_exp(Emit *e, Val x);
 

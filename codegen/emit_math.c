@@ -1,5 +1,5 @@
-// exp and the two forms of GELU, on vectors of any width. Coefficients: gelu.inc; those of exp are
-// the Taylor terms, enough for |r| <= ln(2)/2.
+// exp, the two forms of GELU and their derivatives, on vectors of any width. Coefficients:
+// gelu.inc; those of exp are the Taylor terms, enough for |r| <= ln(2)/2.
 #include "emit.h"
 #include "gelu.inc"
 
@@ -31,30 +31,40 @@ Val emit_exp(Emit *e, Val x) {
     return emit_fmul(e, p, LLVMBuildBitCast(e->b, bits, vec_type(e, w), ""));
 }
 
-static Val table_half(Emit *e, int degree, int half) {
+// A cubic in each of 32 segments of [0,clamp].
+typedef struct {
+    double scale, clamp;
+    const double (*coefficient)[32];
+} Table;
+static const Table gelu_even = {GELU_TABLE_SCALE, GELU_TABLE_CLAMP, gelu_table};
+static const Table gelu_slope = {GELU_SLOPE_SCALE, GELU_SLOPE_CLAMP, gelu_slope_table};
+
+static Val table_half(Emit *e, const Table *t, int degree, int half) {
     Val c[16];
-    for (int i = 0; i < 16; i++) c[i] = LLVMConstReal(e->f32, gelu_table[degree][16 * half + i]);
+    for (int i = 0; i < 16; i++)
+        c[i] = LLVMConstReal(e->f32, t->coefficient[degree][16 * half + i]);
     return LLVMConstVector(c, 16);
 }
 
 // Coefficient `degree` of each lane's segment: the low five bits of index choose.
-static Val table_pick(Emit *e, int degree, Val index) {
+static Val table_pick(Emit *e, const Table *t, int degree, Val index) {
     static const char name[] = "llvm.x86.avx512.vpermi2var.ps.512";
     unsigned id = LLVMLookupIntrinsicID(name, sizeof name - 1);
     Val fn = LLVMGetIntrinsicDeclaration(e->mod, id, NULL, 0);
-    Val args[] = {table_half(e, degree, 0), index, table_half(e, degree, 1)};
+    Val args[] = {table_half(e, t, degree, 0), index, table_half(e, t, degree, 1)};
     return LLVMBuildCall2(e->b, LLVMIntrinsicGetType(e->ctx, id, NULL, 0), fn, args, 3, "");
 }
 
-static Val gelu_by_table(Emit *e, Val x) {
-    Val magic = vec_const(e, 16, ROUNDER), scale = vec_const(e, 16, GELU_TABLE_SCALE);
-    Val a = emit_clamp_high(e, emit_fabs(e, x), GELU_TABLE_CLAMP);
+// The table's function of |x|, sixteen lanes.
+static Val by_table(Emit *e, const Table *t, Val x) {
+    Val magic = vec_const(e, 16, ROUNDER), scale = vec_const(e, 16, t->scale);
+    Val a = emit_clamp_high(e, emit_fabs(e, x), t->clamp);
     Val z = emit_fma(e, a, scale, magic);
     Val k = emit_fsub(e, z, magic);
     Val u = emit_fma(e, a, scale, LLVMBuildFNeg(e->b, k, ""));
-    Val index = as_ints(e, z), p = table_pick(e, 3, index);
-    for (int d = 2; d >= 0; d--) p = emit_fma(e, p, u, table_pick(e, d, index));
-    return emit_fadd(e, emit_clamp_low(e, x, 0), p);
+    Val index = as_ints(e, z), p = table_pick(e, t, 3, index);
+    for (int d = 2; d >= 0; d--) p = emit_fma(e, p, u, table_pick(e, t, d, index));
+    return p;
 }
 
 static Val gelu_by_power(Emit *e, Val x) {
@@ -75,11 +85,38 @@ static Val resize(Emit *e, Val x, int width) {
                                   LLVMConstVector(c, (unsigned)width), "");
 }
 
-Val emit_gelu(Emit *e, Val x) {
+static Val by_table_any(Emit *e, const Table *t, Val x) {
     int w = vec_width(x);
+    return w == 16 ? by_table(e, t, x) : resize(e, by_table(e, t, resize(e, x, 16)), w);
+}
+
+Val emit_gelu(Emit *e, Val x) {
     if (!e->target->permute2) return gelu_by_power(e, x);
-    if (w == 16) return gelu_by_table(e, x);
-    return resize(e, gelu_by_table(e, resize(e, x, 16)), w);
+    return emit_fadd(e, emit_clamp_low(e, x, 0), by_table_any(e, &gelu_even, x));
+}
+
+// h(a) = Phi(-a) - a phi(a) with Phi(-a) = phi(a) times a polynomial in 1/(1 + a p/sqrt 2), an
+// approximation within 1e-7 by Abramowitz and Stegun (7.1.26): the exponential is shared.
+static Val slope_by_exp(Emit *e, Val a) {
+    static const double poly[] = {1.061405429, -1.453152027, 1.421413741, -0.284496736,
+                                  0.254829592};
+    int w = vec_width(a);
+    a = emit_clamp_high(e, a, 12);
+    Val t = emit_fma(e, a, vec_const(e, w, 0.3275911 * 0.70710678118654752), vec_const(e, w, 1));
+    t = emit_fdiv(e, vec_const(e, w, 1), t);
+    Val p = vec_const(e, w, poly[0] / 2);
+    for (int i = 1; i < 5; i++) p = emit_fma(e, p, t, vec_const(e, w, poly[i] / 2));
+    p = emit_fma(e, a, vec_const(e, w, -0.39894228040143268), emit_fmul(e, p, t));
+    return emit_fmul(e, p, emit_exp(e, emit_fmul(e, emit_fmul(e, a, a), vec_const(e, w, -0.5))));
+}
+
+// x < 0: h(|x|), else 1 - h(|x|)
+Val emit_gelu_slope(Emit *e, Val x) {
+    Val zero = vec_const(e, vec_width(x), 0), one = vec_const(e, vec_width(x), 1);
+    Val h =
+        e->target->permute2 ? by_table_any(e, &gelu_slope, x) : slope_by_exp(e, emit_fabs(e, x));
+    Val negative = LLVMBuildFCmp(e->b, LLVMRealOLT, x, zero, "");
+    return LLVMBuildSelect(e->b, negative, h, emit_fsub(e, one, h), "");
 }
 
 // x / (1 + exp(-2 sqrt(2/pi) (x + 0.044715 x^3))); below -12 the result underflows anyway.
@@ -89,4 +126,19 @@ Val emit_gelu_tanh(Emit *e, Val x) {
     Val cubic = emit_fma(e, emit_fmul(e, y, y), vec_const(e, w, 0.044715), vec_const(e, w, 1));
     Val t = emit_fmul(e, emit_fmul(e, y, cubic), vec_const(e, w, -1.5957691216057308));
     return emit_fdiv(e, y, emit_fadd(e, vec_const(e, w, 1), emit_exp(e, t)));
+}
+
+// With E = exp(-2u), u = sqrt(2/pi)(x + 0.044715 x^3), s = 1/(1 + E): s + x 2u' E s^2. Beyond 10
+// the slope is 0 or 1.
+Val emit_gelu_tanh_slope(Emit *e, Val x) {
+    const double a = 1.5957691216057308, b = 0.044715;
+    int w = vec_width(x);
+    Val one = vec_const(e, w, 1), y = emit_clamp_high(e, emit_clamp_low(e, x, -10), 10);
+    Val square = emit_fmul(e, y, y);
+    Val t = emit_fma(e, square, vec_const(e, w, -a * b), vec_const(e, w, -a));
+    Val E = emit_exp(e, emit_fmul(e, y, t));
+    Val s = emit_fdiv(e, one, emit_fadd(e, one, E));
+    Val slope = emit_fma(e, square, vec_const(e, w, 3 * a * b), vec_const(e, w, a));
+    slope = emit_fmul(e, emit_fmul(e, slope, y), emit_fmul(e, emit_fmul(e, E, s), s));
+    return emit_fadd(e, s, slope);
 }

@@ -22,7 +22,8 @@ KernelArgs kernel_begin(Emit *e, const char *symbol) {
 }
 
 static bool is_stat(int64_t word) {
-    return word == EPI_STAT_L2 || word == EPI_STAT_L1 || word == EPI_STAT_MEAN;
+    return word == EPI_STAT_L2 || word == EPI_STAT_L1 || word == EPI_STAT_MEAN ||
+           word == EPI_STAT_DOT;
 }
 
 void epilogue_init(Emit *e, EpilogueCode *p, const KernelSpec *spec, Val ops, int operands,
@@ -31,9 +32,11 @@ void epilogue_init(Emit *e, EpilogueCode *p, const KernelSpec *spec, Val ops, in
     p->n = spec_epilogue(spec, &p->words);
     if (p->n > MAX_EPILOGUE) ice((Loc){0}, "an epilogue of %d words", p->n);
     p->first = take_bias && p->n > 0 && p->words[0] == EPI_BIAS;
-    for (int i = 0; i < p->n; i++)
-        if (p->words[i] != EPI_GELU && p->words[i] != EPI_GELU_TANH)
-            p->at[i] = emit_ptr(e, ops, operands++);
+    for (int i = 0; i < p->n; i++) {
+        int count = epilogue_operands(p->words[i]);
+        if (count == 2) p->mat[i] = emit_ptr(e, ops, operands++);
+        if (count) p->at[i] = emit_ptr(e, ops, operands++);
+    }
 }
 
 bool epilogue_has_stats(const EpilogueCode *p) {
@@ -61,7 +64,7 @@ Val epilogue_start(Emit *e, const EpilogueCode *p, Val col, Piece piece) {
 void epilogue_column(Emit *e, const EpilogueCode *p, EpilogueColumn *c, Val col, Piece piece) {
     *c = (EpilogueColumn){.col = col, .piece = piece};
     for (int i = p->first; i < p->n; i++)
-        if (p->words[i] == EPI_BIAS || p->words[i] == EPI_SCALE)
+        if (p->words[i] == EPI_BIAS || p->words[i] == EPI_SCALE || p->words[i] == EPI_FMA_SCALE)
             c->vec[i] = vec_load(e, emit_at(e, p->at[i], col), piece);
 }
 
@@ -71,18 +74,31 @@ static Val add_stat(Emit *e, int64_t word, Val sum, Val v) {
     return sum ? emit_fadd(e, sum, v) : v;
 }
 
+// The element of a matrix of the result's shape at (row, c->col).
+static Val load_matrix(Emit *e, const EpilogueCode *p, const EpilogueColumn *c, Val matrix,
+                       Val row) {
+    Val at = emit_iadd(e, emit_imul(e, row, p->columns), c->col);
+    return vec_load(e, emit_at(e, matrix, at), c->piece);
+}
+
 static Val apply_word(Emit *e, const EpilogueCode *p, EpilogueColumn *c, int i, Val v, Val row) {
-    Val at = NULL;
+    Val y = NULL;
     switch (p->words[i]) {
     case EPI_BIAS: return emit_fadd(e, v, c->vec[i]);
     case EPI_GELU: return emit_gelu(e, v);
     case EPI_GELU_TANH: return emit_gelu_tanh(e, v);
     case EPI_SCALE: return emit_fmul(e, v, c->vec[i]);
-    case EPI_ADD:
-    case EPI_MUL:
-        at = emit_at(e, p->at[i], emit_iadd(e, emit_imul(e, row, p->columns), c->col));
-        at = vec_load(e, at, c->piece);
-        return p->words[i] == EPI_ADD ? emit_fadd(e, v, at) : emit_fmul(e, v, at);
+    case EPI_ADD: return emit_fadd(e, v, load_matrix(e, p, c, p->at[i], row));
+    case EPI_MUL: return emit_fmul(e, v, load_matrix(e, p, c, p->at[i], row));
+    case EPI_GELU_DX:
+        return emit_fmul(e, v, emit_gelu_slope(e, load_matrix(e, p, c, p->at[i], row)));
+    case EPI_GELU_TANH_DX:
+        return emit_fmul(e, v, emit_gelu_tanh_slope(e, load_matrix(e, p, c, p->at[i], row)));
+    case EPI_FMA_SCALE: return emit_fma(e, load_matrix(e, p, c, p->mat[i], row), c->vec[i], v);
+    case EPI_STAT_DOT:
+        y = load_matrix(e, p, c, p->mat[i], row);
+        c->vec[i] = c->vec[i] ? emit_fma(e, v, y, c->vec[i]) : emit_fmul(e, v, y);
+        return v;
     case EPI_SCALE_ROWS:
         return emit_fmul(e, v, vec_broadcast(e, emit_at(e, p->at[i], row), c->piece.width));
     default: c->vec[i] = add_stat(e, p->words[i], c->vec[i], v); return v;

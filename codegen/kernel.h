@@ -24,15 +24,16 @@ KernelArgs kernel_begin(Emit *e, const char *symbol);
 typedef struct {
     int n; // words
     const int64_t *words;
-    int first;            // word 0 is a bias the kernel starts its sums from: 1, else 0
-    int64_t columns;      // of the result
-    Val at[MAX_EPILOGUE]; // operand of each word or NULL
+    int first;             // word 0 is a bias the kernel starts its sums from: 1, else 0
+    int64_t columns;       // of the result
+    Val at[MAX_EPILOGUE];  // operand of each word or NULL: a statistic, a vector or a matrix
+    Val mat[MAX_EPILOGUE]; // fma_scale, stat_dot: their first operand
 } EpilogueCode;
 // State of one column piece of a tile.
 typedef struct {
     Val col;
     Piece piece;
-    Val vec[MAX_EPILOGUE]; // bias, scale: loaded once; statistics: the running sum or NULL
+    Val vec[MAX_EPILOGUE]; // vectors: loaded once; statistics: the running sum or NULL
 } EpilogueColumn;
 
 // Loads the operand pointers: those after the `operands` fixed ones in the table `ops`.

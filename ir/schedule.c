@@ -37,8 +37,14 @@ int spec_epilogue(const KernelSpec *s, const int64_t **words) {
     return a ? a->ints.n : 0;
 }
 
-static int epilogue_operands(int64_t word) {
-    return word == EPI_GELU || word == EPI_GELU_TANH ? 0 : 1;
+int epilogue_operands(int64_t word) {
+    switch (word) {
+    case EPI_GELU:
+    case EPI_GELU_TANH: return 0;
+    case EPI_FMA_SCALE:
+    case EPI_STAT_DOT: return 2;
+    default: return 1;
+    }
 }
 
 int spec_operands(const KernelSpec *s) {

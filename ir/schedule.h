@@ -44,6 +44,10 @@ typedef enum {
     EPI_STAT_L1,
     EPI_STAT_MEAN,
     EPI_SCALE_ROWS,
+    EPI_GELU_DX,
+    EPI_GELU_TANH_DX,
+    EPI_FMA_SCALE,
+    EPI_STAT_DOT,
 } Epilogue;
 
 typedef struct {
@@ -55,6 +59,7 @@ int64_t spec_int(const KernelSpec *s, AttrId id); // 0 when not set
 double spec_f64(const KernelSpec *s, AttrId id);
 int64_t spec_ints(const KernelSpec *s, AttrId id, int i);
 int spec_epilogue(const KernelSpec *s, const int64_t **words); // count
+int epilogue_operands(int64_t word);                           // of one word: 0 to 2
 int spec_operands(const KernelSpec *s);                        // all, epilogue's included
 const char *spec_print(Arena *a, const KernelSpec *s); // equal text <=> same kernel: the dedup key
 

@@ -9,12 +9,16 @@ beyond the clamp a <= 31/S are passed through.
 
 Power form, for targets without a table look-up: g(a) = -a / q(a)^16, q of degree 6 fitted by
 reweighted least squares to the absolute error of g.
+
+Slope: gelu'(x) = h(|x|) for x < 0, else 1 - h(|x|), h(a) = Phi(-a) - a phi(a), by a second table of
+the same form. Segment 31 is exact at u = 0 (h = 0 there), so that the slope ends at 0 and 1.
 """
 import math
 import numpy as np
 
 A = 5.3
 S = np.float32(31 / A)
+S_SLOPE = np.float32(31 / 5.45)
 erfc = np.vectorize(math.erfc)
 f32 = np.float32
 
@@ -23,14 +27,18 @@ def g(a):
     return -a * 0.5 * erfc(a / math.sqrt(2))
 
 
-def segment(k):
+def h(a):
+    return 0.5 * erfc(a / math.sqrt(2)) - a * np.exp(-a * a / 2) / math.sqrt(2 * math.pi)
+
+
+def segment(k, g=g, S=S, exact=(0, 31)):
     u = np.cos((np.arange(200) + 0.5) * np.pi / 200) / 2
     if k == 0:
         u = abs(u)
     if k == 31:
         u = -abs(u)
     y = g((k + u) / float(S))
-    if k in (0, 31):  # no constant term
+    if k in exact:  # no constant term
         basis = np.stack([u, u**2, u**3], 1)
         w = np.ones_like(u)
         for _ in range(60):
@@ -56,6 +64,25 @@ def power_form():
         r *= (e / e.max() + 0.02) ** 0.5
         r /= r.max()
     return c / top ** np.arange(7.0)
+
+
+def slope_error(table):
+    a = np.linspace(0, 10, 1000001).astype(f32)
+    clamped = np.minimum(a, f32(31) / S_SLOPE)
+    k = np.rint(clamped.astype(np.float64) * float(S_SLOPE)).astype(int)
+    u = (clamped.astype(np.float64) * float(S_SLOPE) - k).astype(f32)
+    p = table[3][k]
+    for d in (2, 1, 0):
+        p = fma(p, u, table[d][k])
+    return abs(p - h(a.astype(np.float64))).max()
+
+
+def print_table(name, table):
+    print(f"static const double {name}[4][32] = {{")
+    for row in table:
+        v = [f"{float(c):.9g}" for c in row]
+        print("    {" + ",\n     ".join(", ".join(v[i:i + 6]) for i in range(0, 32, 6)) + "},")
+    print("};")
 
 
 def fma(x, y, z):
@@ -87,14 +114,15 @@ def main():
           f"power form {error_power:.1e}.")
     print(f"#define GELU_TABLE_SCALE {float(S)!r}")
     print(f"#define GELU_TABLE_CLAMP {float(f32(31) / S)!r}")
-    print("static const double gelu_table[4][32] = {")
-    for row in table:
-        v = [f"{float(c):.9g}" for c in row]
-        print("    {" + ",\n     ".join(", ".join(v[i:i + 6]) for i in range(0, 32, 6)) + "},")
-    print("};")
+    print_table("gelu_table", table)
     print("static const double gelu_power[7] = {")
     print("    " + ", ".join(f"{float(c):.9g}" for c in power[:4]) + ",")
     print("    " + ", ".join(f"{float(c):.9g}" for c in power[4:]) + "};")
+    slope = np.array([segment(k, h, S_SLOPE, (31,)) for k in range(32)]).T.astype(f32)
+    print(f"// Slope: largest absolute error {slope_error(slope):.1e}.")
+    print(f"#define GELU_SLOPE_SCALE {float(S_SLOPE)!r}")
+    print(f"#define GELU_SLOPE_CLAMP {float(f32(31) / S_SLOPE)!r}")
+    print_table("gelu_slope_table", slope)
 
 
 if __name__ == "__main__":

@@ -125,7 +125,8 @@ typedef struct {
 } Program;
 
 typedef struct {
-    float *at[8]; // operand of each word
+    float *at[8];  // operand of each word
+    float *mat[8]; // the first of two
     double *stat[8];
 } Operands;
 
@@ -138,6 +139,17 @@ static Operands program_operands(const Program *p, int64_t rows, int64_t n, void
         case EPI_GELU_TANH: continue;
         case EPI_ADD:
         case EPI_MUL: o.at[i] = integers(rows * n, 3); break;
+        case EPI_GELU_DX:
+        case EPI_GELU_TANH_DX: o.at[i] = reals(rows * n, 3); break;
+        case EPI_FMA_SCALE:
+            ops[nops++] = o.mat[i] = integers(rows * n, 3);
+            o.at[i] = integers(n, 3);
+            break;
+        case EPI_STAT_DOT:
+            ops[nops++] = o.mat[i] = integers(rows * n, 3);
+            o.at[i] = floats_new(n);
+            o.stat[i] = NEWN(arena, double, n);
+            break;
         case EPI_SCALE_ROWS: o.at[i] = integers(rows, 3); break;
         case EPI_BIAS:
         case EPI_SCALE: o.at[i] = integers(n, 3); break;
@@ -152,6 +164,16 @@ static double gelu(double x) { return 0.5 * x * erfc(-x / sqrt(2)); }
 
 static double gelu_tanh(double x) {
     return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+}
+
+static double gelu_slope(double x) {
+    return erfc(-x / sqrt(2)) / 2 + x * exp(-x * x / 2) / sqrt(2 * M_PI);
+}
+
+static double gelu_tanh_slope(double x) {
+    const double a = sqrt(2 / M_PI), b = 0.044715;
+    double t = tanh(a * (x + b * x * x * x));
+    return (1 + t) / 2 + x / 2 * (1 - t * t) * a * (1 + 3 * b * x * x);
 }
 
 // Applies the program to value v at (r, c); sums statistics.
@@ -170,6 +192,10 @@ static double program_apply(const Program *p, const Operands *o, double v, int64
         case EPI_STAT_L2: o->stat[i][c] += v * v; break;
         case EPI_STAT_L1: o->stat[i][c] += fabs(v); break;
         case EPI_STAT_MEAN: o->stat[i][c] += v; break;
+        case EPI_GELU_DX: v *= gelu_slope(at[r * n + c]); break;
+        case EPI_GELU_TANH_DX: v *= gelu_tanh_slope(at[r * n + c]); break;
+        case EPI_FMA_SCALE: v += o->mat[i][r * n + c] * (double)at[c]; break;
+        case EPI_STAT_DOT: o->stat[i][c] += v * o->mat[i][r * n + c]; break;
         }
     }
     return v;
@@ -184,7 +210,8 @@ static void program_check(const char *what, const Program *p, const Operands *o,
             want[r * n + c] = program_apply(p, o, want[r * n + c], r, c, n);
     block_check(what, got, want, rows, n, r0, r1, c0, c1, p->tol);
     for (int i = 0; i < p->n; i++)
-        if (o->stat[i]) block_check(what, o->at[i], o->stat[i], 1, n, 0, 1, c0, c1, 2e-6);
+        if (o->stat[i])
+            block_check(what, o->at[i], o->stat[i], 1, n, 0, 1, c0, c1, fmax(2e-6, p->tol));
 }
 
 static const Program programs[] = {
@@ -195,6 +222,9 @@ static const Program programs[] = {
     {{EPI_SCALE, EPI_BIAS, EPI_ADD}, 3, 0},
     {{EPI_BIAS, EPI_ADD, EPI_STAT_MEAN, EPI_MUL, EPI_SCALE_ROWS}, 5, 0},
     {{EPI_GELU, EPI_SCALE, EPI_ADD, EPI_STAT_L2}, 4, 4e-6},
+    {{EPI_STAT_DOT, EPI_SCALE, EPI_FMA_SCALE, EPI_STAT_DOT}, 4, 0},
+    {{EPI_SCALE, EPI_FMA_SCALE, EPI_GELU_DX, EPI_STAT_MEAN}, 4, 1e-4},
+    {{EPI_GELU_TANH_DX, EPI_ADD}, 2, 2e-5},
 };
 enum { NPROGRAMS = sizeof programs / sizeof programs[0] };
 
@@ -282,7 +312,7 @@ static void dwconv_check(const Target *t, const ConvCase *v, bool blocks) {
             wo = (v->w + 2 * v->pw - v->kw) / v->sw + 1;
     float *x = integers(v->h * v->w * v->c, 2), *w = integers(v->kh * v->kw * v->c, 2);
     float *out = floats_new(ho * wo * v->c);
-    double *want = NEWN(arena, double, ho * wo * v->c);
+    double *want = NEWN(arena, double, ho *wo * v->c);
     for (int64_t o = 0; o < ho * wo * v->c; o++) {
         int64_t c = o % v->c, ox = o / v->c % wo, oy = o / v->c / wo;
         for (int64_t tap = 0; tap < v->kh * v->kw; tap++) {
@@ -433,6 +463,7 @@ static void test_eltwise(void **unused) {
         }
 }
 
+// The largest error of a word's function of x; a derivative's is that of 1 * gelu'(x).
 static double gelu_worst(const Target *t, Epilogue word, double (*exact)(double)) {
     enum { N = 40001 };
     Spec s = spec_new(K_ELTWISE);
@@ -442,9 +473,10 @@ static double gelu_worst(const Target *t, Epilogue word, double (*exact)(double)
     double worst = 0;
     for (int scale = 0; scale < 3; scale++) {
         static const double top[] = {8, 1, 60};
-        float *x = floats_new(N), *y = floats_new(N);
+        float *x = floats_new(N), *y = floats_new(N), *ones = floats_new(N);
         for (int i = 0; i < N; i++) x[i] = (float)(top[scale] * (2.0 * i / (N - 1) - 1));
-        fn((void *[]){x, y}, 0, 1, 0, N);
+        for (int i = 0; i < N; i++) ones[i] = 1;
+        fn((void *[]){epilogue_operands(word) ? ones : x, y, x}, 0, 1, 0, N);
         for (int i = 0; i < N; i++) {
             // What f32 itself cannot represent is not an error of the form.
             double error = fabs(y[i] - exact(x[i])) - fmax(0, fabs(x[i]) - 8) * 1e-7;
@@ -461,6 +493,10 @@ static void test_gelu(void **unused) {
         double tanh_error = gelu_worst(targets[i], EPI_GELU_TANH, gelu_tanh);
         print_message("%s: gelu %.2g, tanh form %.2g\n", targets[i]->name, erf_error, tanh_error);
         if (!(erf_error <= 1e-6) || !(tanh_error <= 1e-6)) fail_msg("GELU is off");
+        erf_error = gelu_worst(targets[i], EPI_GELU_DX, gelu_slope);
+        tanh_error = gelu_worst(targets[i], EPI_GELU_TANH_DX, gelu_tanh_slope);
+        print_message("%s: slope %.2g, tanh form %.2g\n", targets[i]->name, erf_error, tanh_error);
+        if (!(erf_error <= 1e-6) || !(tanh_error <= 1e-6)) fail_msg("the slope of GELU is off");
     }
 }
 
