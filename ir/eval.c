@@ -1,6 +1,7 @@
 // The naive evaluator: runs a graph node by node. Every op's definition is its eval_<op>, here for
 // leaves, shape, elementwise and structure, in eval_conv.c for sums of products, in eval_norm.c for
-// statistics, in eval_grad.c for the backward side and in eval_loss.c for losses.
+// statistics, in eval_grad.c for the backward side, in eval_loss.c for losses, in eval_packed.c for
+// packed rows and in eval_optim.c for the optimiser.
 //
 // Precision: an op is computed in double from its operands; in f32 each result element is then
 // rounded once. So f32 is the correctly rounded value of each op and f64 the same code.

@@ -320,15 +320,16 @@ static int64_t linear_dw_macs(const Graph *g, const Node *n) {
     return mul_saturated(dy, type_last(graph_type(g, n->args[1])));
 }
 
-static int64_t dwconv2d_dw_macs(const Graph *g, const Node *n) {
-    int64_t fixed, dy;
-    Type w = graph_type(g, n->first);
-    type_elems(graph_type(g, n->args[0]), &fixed, &dy);
-    return mul_saturated(dy, mul_saturated(w.d[2].c, w.d[3].c));
+// Of operand 0, one product for each tap of a kernel of w's size.
+static int64_t depthwise_macs(const Graph *g, const Node *n, Type w) {
+    int64_t fixed, rows;
+    type_elems(graph_type(g, n->args[0]), &fixed, &rows);
+    return mul_saturated(rows, mul_saturated(w.d[2].c, w.d[3].c));
 }
 
 // MACs of one image: elements of the result times the terms of each sum. A value without the batch
-// is weight-only work and counts nothing.
+// is weight-only work and counts nothing. Packed rows count every tap, whether its pixel is listed
+// or not, as dense ones do.
 int64_t node_macs(const Graph *g, const Node *n) {
     if (n->op == OP_GROUP) return graph_macs(n->body);
     Value result = n->first; // or, of an adjoint, what has the result's place: dy
@@ -338,7 +339,10 @@ int64_t node_macs(const Graph *g, const Node *n) {
     case OP_LINEAR: break;
     case OP_LINEAR_DW: return linear_dw_macs(g, n);
     case OP_DWCONV2D_DX: result = n->args[0]; break;
-    case OP_DWCONV2D_DW: return dwconv2d_dw_macs(g, n);
+    case OP_DWCONV2D_DW:
+    case OP_DWCONV2D_PACKED_DW: return depthwise_macs(g, n, graph_type(g, n->first));
+    case OP_DWCONV2D_PACKED:
+    case OP_DWCONV2D_PACKED_DX: return depthwise_macs(g, n, graph_type(g, n->args[2]));
     default: return 0;
     }
     Type x = graph_type(g, n->args[0]), w = graph_type(g, n->args[1]);

@@ -1,5 +1,5 @@
 // The type rules of leaves and forward ops, and the walk over the table; those of the backward side
-// and the losses are in infer_grad.c.
+// and the losses are in infer_grad.c, those of packed rows and the optimiser in infer_packed.c.
 //
 // infer_node first checks what the table says (arity, attributes and their kinds, operands that
 // exist), so a rule sees well-formed attributes and operand types only. Limits on dimensions and
@@ -494,8 +494,27 @@ static const char *check_operands(const Infer *in, const Graph *g, Type *t) {
     return NULL;
 }
 
-static const char *check_type(const Infer *in, const char *what, Type t) {
-    if (t.dt != DT_F32)
+// Operands that are lists of indices, i32; all others are f32. A body's rules are its own.
+static bool takes_indices(Op op, int operand) {
+    switch (op) {
+    case OP_GROUP: return true;
+    case OP_RULEBOOK: return operand == 0;
+    case OP_PACK_ROWS:
+    case OP_UNPACK_ROWS:
+    case OP_PATCHIFY_ROWS:
+    case OP_DWCONV2D_PACKED:
+    case OP_DWCONV2D_PACKED_DX: return operand == 1;
+    case OP_DWCONV2D_PACKED_DW: return operand == 2;
+    default: return false;
+    }
+}
+
+static bool gives_indices(Op op) {
+    return op == OP_INPUT || op == OP_GROUP || op == OP_CELLS || op == OP_RULEBOOK;
+}
+
+static const char *check_type(const Infer *in, const char *what, Type t, bool indices) {
+    if (t.dt != DT_F32 && !(indices && t.dt == DT_I32))
         FAIL(in, "%s has element type %s, only f32 is supported", what,
              (unsigned)t.dt < DT_COUNT ? dtype_name(t.dt) : "?");
     return check_dims(in, what, t.d, t.rank);
@@ -508,7 +527,11 @@ static const char *infer_checked(Infer *in, const Graph *g, Type *out) {
     const OpInfo *info = &op_info[in->spec->op];
     TRY(check_operands(in, g, t));
     TRY(check_attrs(in));
-    if (info->traits & T_LEAF) TRY(check_type(in, "the type", in->spec->type));
+    Op op = in->spec->op;
+    for (int i = 0; i < in->spec->nargs; i++)
+        if (!takes_indices(op, i))
+            TRY(check_type(in, arena_printf(in->arena, "operand %d", i), t[i], false));
+    if (info->traits & T_LEAF) TRY(check_type(in, "the type", in->spec->type, gives_indices(op)));
     if (!!(info->traits & T_REGION) != !!in->spec->body)
         FAIL(in, "%s", in->spec->body ? "it takes no body" : "it needs a body");
     in->t = t;
@@ -516,7 +539,7 @@ static const char *infer_checked(Infer *in, const Graph *g, Type *out) {
     out[0] = (Type){0};
     TRY(infer_op[in->spec->op](in, out));
     int results = info->results < 0 ? in->spec->body->outputs.n : info->results;
-    for (int i = 0; i < results; i++) TRY(check_type(in, "the result", out[i]));
+    for (int i = 0; i < results; i++) TRY(check_type(in, "the result", out[i], gives_indices(op)));
     return NULL;
 }
 

@@ -295,7 +295,18 @@ bool op_has_kernel(Op op) {
     case OP_GRN_SCALE_DGAMMA:
     case OP_SOFTMAX_CROSS_ENTROPY_DX:
     case OP_BCE_WITH_LOGITS_DX:
-    case OP_MASKED_MSE_DX: return false;
+    case OP_MASKED_MSE_DX:
+    case OP_MASK:
+    case OP_CELLS:
+    case OP_RULEBOOK:
+    case OP_PACK_ROWS:
+    case OP_UNPACK_ROWS:
+    case OP_PATCHIFY_ROWS:
+    case OP_DWCONV2D_PACKED:
+    case OP_DWCONV2D_PACKED_DX:
+    case OP_DWCONV2D_PACKED_DW:
+    case OP_ADAMW:
+    case OP_EMA: return false;
     default: return true;
     }
 }

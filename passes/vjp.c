@@ -206,6 +206,32 @@ static void vjp_image_sum(Vjp *v) { v->dx[0] = expand(v, v->dy, arg_type(v, 0));
 // dx = dy in each row
 static void vjp_sum_rows(Vjp *v) { v->dx[0] = expand(v, v->dy, arg_type(v, 0)); }
 
+// ---- masked images -----------------------------------------------------------------------------
+// y = x times a factor by position: dx = dy times it
+static void vjp_mask(Vjp *v) { v->dx[0] = emit_like(v, OP_MASK, (Value[]){v->dy, arg(v, 1)}, 2); }
+
+// dx = unpack_rows(dy)
+static void vjp_pack_rows(Vjp *v) {
+    Attrs a = attrs_for(v, OP_UNPACK_ROWS);
+    a.v[a.n++] = shape_of(v, arg_type(v, 0));
+    v->dx[0] = emit(v, OP_UNPACK_ROWS, (Value[]){v->dy, arg(v, 1)}, 2, a.v, a.n);
+}
+
+// dx = pack_rows(dy)
+static void vjp_unpack_rows(Vjp *v) {
+    v->dx[0] = emit_like(v, OP_PACK_ROWS, (Value[]){v->dy, arg(v, 1)}, 2);
+}
+
+// As dwconv2d, over the pairs of the rulebook
+static void vjp_dwconv2d_packed(Vjp *v) {
+    Type w = arg_type(v, 2);
+    Attr kernel = attr_ints2(v->g->arena, A_kernel, w.d[2].c, w.d[3].c);
+    v->dx[0] = emit(v, OP_DWCONV2D_PACKED_DX, (Value[]){v->dy, arg(v, 1), arg(v, 2)}, 3, NULL, 0);
+    v->dx[2] =
+        emit(v, OP_DWCONV2D_PACKED_DW, (Value[]){v->dy, arg(v, 0), arg(v, 1)}, 3, &kernel, 1);
+    if (v->n->nargs > 3) v->dx[3] = emit1(v, OP_SUM_ROWS, v->dy);
+}
+
 // ---- losses: targets and masks have no cotangent
 // ------------------------------------------------- dz = dl (softmax(z) sum_k t - t)
 static void vjp_softmax_cross_entropy(Vjp *v) {
