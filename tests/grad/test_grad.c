@@ -53,7 +53,7 @@ typedef struct {
     Op op;
     const char *types, *attrs;
     double lo, hi;  // range of the operands
-    unsigned fixed; // mask of operands that are data: targets, masks
+    unsigned fixed; // mask of operands that are data: targets, masks, indices
 } Case;
 
 static const Case cases[] = {
@@ -102,8 +102,25 @@ static const Case cases[] = {
     {OP_SOFTMAX_CROSS_ENTROPY, "B,5; B,5", "", -1, 1, 2},
     {OP_BCE_WITH_LOGITS, "B,5; B,5", "", -3, 3, 2},
     {OP_MASKED_MSE, "B,2,3,5; B,2,3,5; B,6", "", 0, 1, 6},
+    {OP_MASK, "B,4,6,3; B,2,3", "", 0, 1, 2},
+    {OP_MASK, "B,4,6,3; B,2,3", "hidden=1", 0, 1, 2},
 };
 enum { CASES = sizeof cases / sizeof *cases };
+
+// Ops with operands that list cells of a grid, block positions wide.
+typedef struct {
+    Case c;
+    int64_t grid[2], block;
+} PackedCase;
+
+static const PackedCase packed_cases[] = {
+    {{OP_PACK_ROWS, "B,8,12,2; iB,4", "block=4", -1, 1, 2}, {2, 3}, 4},
+    {{OP_UNPACK_ROWS, "B,16,2; iB,4", "block=2 shape=B,4,6,2", -1, 1, 2}, {2, 3}, 2},
+    {{OP_DWCONV2D_PACKED, "B,64,2; iB,16,25; 2,1,7,7; 2", "", -1, 1, 2}, {2, 3}, 4},
+    {{OP_DWCONV2D_PACKED, "B,24,2; iB,6,15; 2,1,3,7", "", -1, 1, 2}, {3, 3}, 2},
+    {{OP_DWCONV2D_PACKED, "B,5,2; iB,5,49; 2,1,7,7; 2", "", -1, 1, 2}, {4, 3}, 1},
+};
+enum { PACKED_CASES = sizeof packed_cases / sizeof *packed_cases };
 
 // sum(result * weight) of the graph whose only output is the result.
 static double loss_at(const Graph *g, int64_t batch, const Tensor *inputs, const Tensor *weight) {
@@ -133,7 +150,30 @@ static void check_operand(const Case *c, const Graph *g, int64_t batch, Tensor *
     }
 }
 
-static void check_case(const Case *c, int64_t batch) {
+// A random choice of the cells of each image, in order; for a rulebook the one of those cells and
+// the kernel w.
+static Tensor give_indices(Arena *a, const PackedCase *c, Type type, Type w, int64_t batch) {
+    int64_t all = c->grid[0] * c->grid[1], count = type.d[1].c;
+    if (type.rank == 3) count /= c->block > 1 ? c->block * c->block / 4 : 1;
+    Tensor cells = tensor_new(a, DT_F64, 2, (int64_t[]){batch, count}), rules;
+    for (int64_t b = 0; b < batch; b++)
+        for (int64_t l = 0, n = 0; l < all; l++)
+            if (uniform(31, b * all + l, 0, (double)(all - l)) < (double)(count - n))
+                f64_of(&cells)[b * count + n++] = (double)l;
+    if (type.rank == 2) return cells;
+    Graph *g = graph_new(a, "rules");
+    Type listed = type_make(DT_I32, 2, (Dim[]){dim_b(1), dim_c(count)});
+    Value x = graph_input(g, "cells", listed, (Loc){0});
+    Attr attrs[] = {attr_ints(a, A_grid, c->grid, 2), attr_int(A_block, c->block),
+                    attr_ints2(a, A_kernel, w.d[2].c, w.d[3].c)};
+    graph_output(g, "rules", graph_op(g, OP_RULEBOOK, (Loc){0}, NULL, &x, 1, attrs, 3));
+    EvalContext ctx = {.arena = a, .dt = DT_F64, .batch = batch, .inputs = &cells};
+    assert_null(eval_graph(&ctx, g, &rules));
+    return rules;
+}
+
+// packed is c's where it has operands that are indices.
+static void check_case(const Case *c, const PackedCase *packed, int64_t batch) {
     Arena *a = arena_new();
     Graph *g = graph_new(a, "test"), *forward = graph_new(a, "test");
     NodeSpec spec = case_spec(forward, c->op, c->types, c->attrs);
@@ -155,6 +195,10 @@ static void check_case(const Case *c, int64_t batch) {
     for (int i = 0; i < spec.nargs; i++)
         inputs[i] =
             random_tensor(a, graph_type(g, spec.args[i]), batch, (uint64_t)i + 7, c->lo, c->hi);
+    for (int i = 0; i < spec.nargs; i++)
+        if (packed && graph_type(g, spec.args[i]).dt == DT_I32)
+            inputs[i] = give_indices(a, packed, graph_type(g, spec.args[i]),
+                                     graph_type(g, spec.args[spec.nargs > 2 ? 2 : 0]), batch);
     inputs[spec.nargs] = random_tensor(a, graph_type(g, y), batch, 99, -1, 1);
     EvalContext ctx = {.arena = a, .dt = DT_F64, .batch = batch, .inputs = inputs};
     assert_null(eval_graph(&ctx, g, out));
@@ -167,7 +211,10 @@ static void check_case(const Case *c, int64_t batch) {
 static void test_every_op(void **state) {
     (void)state;
     for (int i = 0; i < CASES; i++)
-        for (int64_t batch = 1; batch <= 3; batch++) check_case(&cases[i], batch);
+        for (int64_t batch = 1; batch <= 3; batch++) check_case(&cases[i], NULL, batch);
+    for (int i = 0; i < PACKED_CASES; i++)
+        for (int64_t batch = 1; batch <= 2; batch++)
+            check_case(&packed_cases[i].c, &packed_cases[i], batch);
 }
 
 #define GRAD_NONE false
@@ -183,6 +230,7 @@ static void test_table_is_covered(void **state) {
     for (int op = 0; op < OP_COUNT; op++) {
         int n = 0;
         for (int i = 0; i < CASES; i++) n += cases[i].op == (Op)op;
+        for (int i = 0; i < PACKED_CASES; i++) n += packed_cases[i].c.op == (Op)op;
         if (!n != !has_gradient[op]) fail_msg("op %s has %d cases", op_info[op].name, n);
         assert_true(!vjp_of((Op)op) == !has_gradient[op]);
     }

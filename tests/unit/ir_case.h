@@ -1,4 +1,4 @@
-// Nodes of test tables written as text: operand types "B,4,5,3; 8,3,2,2" (all f32) and attributes
+// Nodes of test tables written as text: operand types "B,4,5,3; iB,4" (f32, i: i32) and attributes
 // "stride=2,1 eps=0.5 approx=tanh". Malformed text fails the test.
 #ifndef CNX_TESTS_IR_CASE_H
 #define CNX_TESTS_IR_CASE_H
@@ -23,6 +23,7 @@ static inline Dim case_dim(const char **s) {
 static inline Type case_type(const char **s) {
     Type t = {.dt = DT_F32};
     while (**s == ' ') ++*s;
+    if (**s == 'i') t.dt = DT_I32, ++*s;
     while (**s && **s != ';' && **s != ' ') {
         assert_true(t.rank < MAX_RANK);
         t.d[t.rank++] = case_dim(s);

@@ -83,11 +83,17 @@ static void test_cases_f32(void **state) {
     for (int i = 0; i < CASES; i++) check_case(&cases[i], DT_F32);
 }
 
+// What has no layer of PyTorch's to compare with: by hand below, and against dense ops in
+// test_packed.
+static bool by_hand(Op op) {
+    return (op >= OP_MASK && op <= OP_DWCONV2D_PACKED_DW) || op == OP_ADAMW || op == OP_EMA;
+}
+
 // Every row of the op table has a case; leaves and groups have tests of their own below.
 static void test_table_is_covered(void **state) {
     (void)state;
     for (int op = 0; op < OP_COUNT; op++) {
-        int n = op_info[op].traits & (T_LEAF | T_REGION) ? 1 : 0;
+        int n = op_info[op].traits & (T_LEAF | T_REGION) || by_hand((Op)op);
         for (int i = 0; i < CASES; i++) n += cases[i].op == (Op)op;
         if (!n) fail_msg("op %s has no case", op_info[op].name);
     }
@@ -102,19 +108,24 @@ static Tensor filled(Arena *a, DType dt, const char *shape, const double *v) {
     return t;
 }
 
-// Evaluates one op at batch 1, f64, on literal operands.
-static Tensor run1(Arena *a, Op op, const char *types, const char *attrs, const double **data) {
+// Evaluates one op at batch 1, f64, on literal operands: result r.
+static Tensor run_result(Arena *a, int r, Op op, const char *types, const char *attrs,
+                         const double **data) {
     Graph *g = graph_new(a, "test");
     NodeSpec spec = case_spec(g, op, types, attrs);
     Value v = graph_add(g, &spec);
-    Tensor args[CASE_ARGS], y;
+    Tensor args[CASE_ARGS], y[3];
     for (int i = 0; i < spec.nargs; i++) {
         args[i] = tensor_for(a, DT_F64, graph_type(g, spec.args[i]), 1);
         for (int64_t k = 0; k < tensor_elems(&args[i]); k++) set(&args[i], k, data[i][k]);
     }
     EvalContext ctx = {.arena = a, .dt = DT_F64, .batch = 1};
-    assert_null(eval_node(&ctx, g, graph_def(g, v), args, &y));
-    return y;
+    assert_null(eval_node(&ctx, g, graph_def(g, v), args, y));
+    return y[r];
+}
+
+static Tensor run1(Arena *a, Op op, const char *types, const char *attrs, const double **data) {
+    return run_result(a, 0, op, types, attrs, data);
 }
 
 static void expect_values(const Tensor *t, const double *want, int n) {
@@ -195,6 +206,75 @@ static void test_by_hand(void **state) {
     EXPECT(y, 4, 4, 4, 4);
     y = run1(a, OP_CONSTANT, "2,2", "value=4,3,2,1", NULL);
     EXPECT(y, 4, 3, 2, 1);
+    arena_free(a);
+}
+
+// A grid of 2 x 2 cells, cell 1 hidden.
+static void test_packed_by_hand(void **state) {
+    (void)state;
+    Arena *a = arena_new();
+    Tensor y = run1(a, OP_MASK, "B,2,4,1; B,1,2", "",
+                    (const double *[]){DATA(1, 2, 3, 4, 5, 6, 7, 8), DATA(0, 1)});
+    EXPECT(y, 1, 2, 0, 0, 5, 6, 0, 0);
+    y = run1(a, OP_MASK, "B,2,4,1; B,1,2", "hidden=1",
+             (const double *[]){DATA(1, 2, 3, 4, 5, 6, 7, 8), DATA(0, 1)});
+    EXPECT(y, 0, 0, 3, 4, 0, 0, 7, 8);
+    y = run1(a, OP_CELLS, "B,2,2", "count=3", (const double *[]){DATA(0, 1, 0, 0)});
+    EXPECT(y, 0, 2, 3);
+    y = run1(a, OP_CELLS, "B,2,2", "count=1 hidden=1", (const double *[]){DATA(0, 1, 0, 0)});
+    EXPECT(y, 1);
+    // 3x3 reaches one sub-block; neighbours row by row.
+    y = run1(a, OP_RULEBOOK, "iB,3", "grid=2,2 block=1 kernel=3,3",
+             (const double *[]){DATA(0, 2, 3)});
+    EXPECT(y, -1, -1, -1, -1, 0, -1, -1, 1, 2, /**/ -1, 0, -1, -1, 1, 2, -1, -1, -1, /**/ 0, -1, -1,
+           1, 2, -1, -1, -1, -1);
+    // Sub-blocks of cells 4 wide, 4 to a cell in Morton order: cell 1's come first here.
+    y = run1(a, OP_RULEBOOK, "iB,1", "grid=1,2 block=4 kernel=1,3", (const double *[]){DATA(1)});
+    EXPECT(y, -1, 0, 1, /**/ 0, 1, -1, /**/ -1, 2, 3, /**/ 2, 3, -1);
+    y = run1(a, OP_PACK_ROWS, "B,2,4,1; iB,2", "block=2",
+             (const double *[]){DATA(1, 2, 3, 4, 5, 6, 7, 8), DATA(0, 1)});
+    EXPECT(y, 1, 2, 5, 6, 3, 4, 7, 8);
+    y = run1(
+        a, OP_PACK_ROWS, "B,4,4,1; iB,1", "block=4",
+        (const double *[]){DATA(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15), DATA(0)});
+    EXPECT(y, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    y = run1(a, OP_UNPACK_ROWS, "B,4,1; iB,1", "block=2 shape=B,2,4,1",
+             (const double *[]){DATA(1, 2, 3, 4), DATA(1)});
+    EXPECT(y, 0, 0, 1, 2, 0, 0, 3, 4);
+    y = run1(a, OP_PATCHIFY_ROWS, "B,2,4,1; iB,1", "kernel=2,1 block=1",
+             (const double *[]){DATA(1, 2, 3, 4, 5, 6, 7, 8), DATA(2)});
+    EXPECT(y, 3, 7);
+    // Rows 5 and 7 of a column pair; the rulebook knows no others.
+    y = run1(
+        a, OP_DWCONV2D_PACKED, "B,2,1; iB,2,3; 1,1,1,3; 1", "",
+        (const double *[]){DATA(5, 7), DATA(-1, 0, 1, 0, 1, -1), DATA(1, 10, 100), DATA(1000)});
+    EXPECT(y, 1750, 1075);
+    y = run1(a, OP_DWCONV2D_PACKED_DX, "B,2,1; iB,2,3; 1,1,1,3", "",
+             (const double *[]){DATA(5, 7), DATA(-1, 0, 1, 0, 1, -1), DATA(1, 10, 100)});
+    EXPECT(y, 57, 570);
+    y = run1(a, OP_DWCONV2D_PACKED_DW, "B,2,1; B,2,1; iB,2,3", "kernel=1,3",
+             (const double *[]){DATA(5, 7), DATA(1, 10), DATA(-1, 0, 1, 0, 1, -1)});
+    EXPECT(y, 7, 75, 50);
+    arena_free(a);
+}
+
+static void test_optimiser_by_hand(void **state) {
+    (void)state;
+    Arena *a = arena_new();
+    // lr beta1 beta2 eps decay corr1 corr2 scale ema 1-beta1 1-beta2 1-ema: see cnxrt_model.h
+    static const double hyper[] = {0.5, 0.75, 0.5, 1, 0.25, 2, 0.5, 3, 0.9, 0.25, 0.5, 0.1};
+    const double *in[] = {DATA(8, 8),   DATA(4, 0), DATA(4, 0),
+                          DATA(112, 0), hyper,      DATA(9, 9, 2, 0.5)};
+    const char *types = "2; 2; 2; 2; 12; 2,2";
+    // g = 12, lr = 1, decay 1/8: m = 6, v = 128
+    Tensor y = run_result(a, 1, OP_ADAMW, types, "index=1", in);
+    EXPECT(y, 6, 0);
+    y = run_result(a, 2, OP_ADAMW, types, "index=1", in);
+    EXPECT(y, 128, 0);
+    y = run_result(a, 0, OP_ADAMW, types, "index=1", in);
+    EXPECT(y, 7 - 12 / (sqrt(128) / 2 + 1), 7);
+    y = run1(a, OP_EMA, "1; 1; 12", "", (const double *[]){DATA(10), DATA(20), hyper});
+    EXPECT(y, 11);
     arena_free(a);
 }
 
@@ -388,6 +468,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cases_f64),        cmocka_unit_test(test_cases_f32),
         cmocka_unit_test(test_table_is_covered), cmocka_unit_test(test_by_hand),
+        cmocka_unit_test(test_packed_by_hand),   cmocka_unit_test(test_optimiser_by_hand),
         cmocka_unit_test(test_batch_statistics), cmocka_unit_test(test_f32_rounds_once),
         cmocka_unit_test(test_drop_path),        cmocka_unit_test(test_group_is_its_body),
         cmocka_unit_test(test_refusals),
