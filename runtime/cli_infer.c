@@ -1,4 +1,4 @@
-// infer, features, embed: results per picture, printed or written.
+// infer: classes per picture, printed, or logits written.
 #include "cli_run.h"
 #include <math.h>
 #include <stdlib.h>
@@ -34,9 +34,9 @@ static void choices_rank(Choice *c, const float *logits, int n) {
     for (int i = 0; i < n; i++) c[i].probability /= sum;
 }
 
-static bool infer_json(const Infer *f, const ImageItem *item, const char *reason) {
+static bool infer_json(const Infer *f, const char *name, const char *reason) {
     json_t *o = json_object(), *top = reason ? NULL : json_array();
-    bool ok = json_object_set_new(o, "file", report_json_text(item->name)) == 0;
+    bool ok = json_object_set_new(o, "file", report_json_text(name)) == 0;
     char buf[32];
     for (int i = 0; !reason && i < f->top; i++) {
         const Choice *c = &f->choices[i];
@@ -54,36 +54,38 @@ static bool infer_json(const Infer *f, const ImageItem *item, const char *reason
     return json_array_append_new(f->results, o) == 0 && ok;
 }
 
-static void infer_csv(const Infer *f, const ImageItem *item) {
+static void infer_csv(const Infer *f, const char *name) {
     char buf[32];
     for (int i = 0; i < f->top; i++) {
-        report_csv_text(stdout, item->name);
+        report_csv_text(stdout, name);
         printf(",%d,%d,", i + 1, f->choices[i].index);
         report_csv_text(stdout, cli_class_name(f->cli, f->choices[i].index, buf));
         printf(",%.6f\n", f->choices[i].probability);
     }
 }
 
-static void infer_line(const Infer *f, const ImageItem *item) {
+static void infer_line(const Infer *f, const char *name) {
     char buf[32];
-    printf("%s:", item->name);
+    printf("%s:", name);
     for (int i = 0; i < f->top; i++)
         printf("%s %s %.4f", i ? "," : "", cli_class_name(f->cli, f->choices[i].index, buf),
                f->choices[i].probability);
     putchar('\n');
 }
 
-static bool infer_each(void *user, const ImageItem *item, const float *values, const char *reason) {
+static bool infer_each(void *user, int64_t i, const char *name, const float *values,
+                       const char *reason) {
     Infer *f = user;
+    (void)i;
     bool ok = true;
     f->skipped += !values;
     if (values) choices_rank(f->choices, values, f->cli->model->classes);
     if (values && f->rows) ok = rows_add(f->rows, values);
-    if (f->results) return infer_json(f, item, reason) && ok;
+    if (f->results) return infer_json(f, name, reason) && ok;
     if (values && f->cli->args.csv)
-        infer_csv(f, item);
+        infer_csv(f, name);
     else if (values)
-        infer_line(f, item);
+        infer_line(f, name);
     return ok;
 }
 
@@ -97,10 +99,7 @@ static int infer_print_json(Infer *f) {
     return ok ? CLI_OK : cli_fail(f->cli, "cannot write to standard output");
 }
 
-// The later of two exit statuses unless it is success.
-static int worse(int status, int next) { return next != CLI_OK ? next : status; }
-
-static int infer_pictures(Cli *c, const CnxrtProgram *p, int port, const ImageList *list) {
+static int infer_pictures(Cli *c, const CnxrtProgram *p, int port, const Pictures *list) {
     int classes = c->model->classes;
     Rows rows = {.size = classes};
     Infer f = {.cli = c,
@@ -115,9 +114,10 @@ static int infer_pictures(Cli *c, const CnxrtProgram *p, int port, const ImageLi
     if (status == CLI_OK) {
         if (c->args.csv) printf("file,rank,class,name,probability\n");
         status = cli_pictures(c, list, batch, &run);
-        if (status != CLI_ERROR && f.results) status = worse(status, infer_print_json(&f));
+        if (status != CLI_ERROR && f.results) status = cli_worse(status, infer_print_json(&f));
         if (status != CLI_ERROR && f.rows)
-            status = worse(status, rows_write(c, &rows, &p->outputs[port], "nhwc", c->args.output));
+            status =
+                cli_worse(status, rows_write(c, &rows, &p->outputs[port], "nhwc", c->args.output));
     }
     free(f.choices);
     json_decref(f.results);
@@ -125,33 +125,8 @@ static int infer_pictures(Cli *c, const CnxrtProgram *p, int port, const ImageLi
     return status;
 }
 
-static int layout_check(Cli *c, const char **layout, const char *otherwise) {
-    if (!*layout) *layout = otherwise;
-    if (strcmp(*layout, "nchw") == 0 || strcmp(*layout, "nhwc") == 0) return CLI_OK;
-    return cli_usage(c, "layout %s: expected nchw or nhwc", *layout);
-}
-
-// What all three commands check: pictures or tensors, not both, not none.
-static int inputs_check(Cli *c) {
-    CliArgs *a = &c->args;
-    int status = layout_check(c, &a->layout, "nchw");
-    if (status == CLI_OK) status = layout_check(c, &a->output_layout, a->layout);
-    if (status != CLI_OK) return status;
-    if (a->input && a->noperands)
-        return cli_usage(c, "--input and pictures (%s) exclude each other", a->operands[0]);
-    if (!a->input && !a->noperands)
-        return cli_usage(c, "no input: give pictures, folders or archives%s; see %s %s --help",
-                         c->command->letter == 'm' ? "" : ", or --input X.npy", c->self,
-                         c->command->name);
-    if (a->input && !a->output) return cli_usage(c, "--input needs --output Y.npy");
-    if (a->input && (a->json || a->csv))
-        return cli_usage(c, "--input writes logits to --output; --json and --csv are for pictures");
-    if (a->json && a->csv) return cli_usage(c, "--json and --csv exclude each other");
-    return CLI_OK;
-}
-
 int cli_infer(Cli *c) {
-    int status = inputs_check(c), port;
+    int status = cli_inputs_check(c), port;
     if (status != CLI_OK) return status;
     if (c->model->classes < 1)
         return cli_fail(c, "model %s has no head: it gives features (see %s features --help)",
@@ -166,118 +141,9 @@ int cli_infer(Cli *c) {
         free(rows.values);
         return status;
     }
-    ImageList list = {0};
-    status = cli_list(c, &list);
+    Pictures list;
+    status = cli_pictures_list(c, &list);
     if (status == CLI_OK) status = infer_pictures(c, p, port, &list);
-    image_list_free(&list);
-    return status;
-}
-
-typedef struct {
-    Rows *rows;
-    FILE *names; // or NULL
-    int64_t skipped;
-} Gather;
-
-static bool gather_each(void *user, const ImageItem *item, const float *values,
-                        const char *reason) {
-    Gather *g = user;
-    (void)reason;
-    if (!values) {
-        g->skipped++;
-        return true;
-    }
-    if (g->names) fprintf(g->names, "%s\n", item->name);
-    return rows_add(g->rows, values);
-}
-
-// Writes results of pictures to --output and their names to `names` (NULL: not).
-static int gather_pictures(Cli *c, const CnxrtProgram *p, int port, const char *names) {
-    Rows rows = {.size = port_values(&p->outputs[port])};
-    Gather g = {.rows = &rows};
-    ImageList list = {0};
-    int status = cli_list(c, &list);
-    int64_t batch = cli_picture_batch(c, &list);
-    if (status == CLI_OK) status = cli_open(c, p, batch);
-    if (status == CLI_OK && names && !(g.names = fopen(names, "w")))
-        status = cli_fail(c, "cannot write %s", names);
-    PictureRun run = {p, port, gather_each, &g};
-    if (status == CLI_OK) status = cli_pictures(c, &list, batch, &run);
-    bool written = !g.names || (!ferror(g.names) && fflush(g.names) == 0);
-    if (g.names) fclose(g.names);
-    if (!written) status = cli_fail(c, "cannot write %s", names);
-    if (status != CLI_ERROR && status != CLI_USAGE)
-        status = worse(
-            status, rows_write(c, &rows, &p->outputs[port], c->args.output_layout, c->args.output));
-    if (c->args.json && status != CLI_ERROR && status != CLI_USAGE) {
-        json_t *o = json_object();
-        json_object_set_new(o, "output", report_json_text(c->args.output));
-        if (names) json_object_set_new(o, "names", report_json_text(names));
-        json_object_set_new(o, "rows", json_integer(rows.count));
-        json_object_set_new(o, "columns", json_integer(rows.size));
-        json_object_set_new(o, "skipped", json_integer(g.skipped));
-        if (!report_json_print(o, stdout, true)) status = CLI_ERROR;
-        json_decref(o);
-    }
-    image_list_free(&list);
-    free(rows.values);
-    return status;
-}
-
-// The program and port of --stage.
-static const CnxrtProgram *stage_program(Cli *c, int *port) {
-    const char *stage = c->args.stage ? c->args.stage : "pooled";
-    const char *program = cnxrt_program(c->model, "features") ? "features" : "infer";
-    const CnxrtProgram *p = cnxrt_program(c->model, program);
-    char text[256] = "";
-    for (int i = 0; p && i < p->noutputs; i++) {
-        const char *name = p->outputs[i].name;
-        if (strncmp(name, "stage", 5) == 0) name += 5;
-        if (strcmp(name, "logits") == 0) continue;
-        if (strcmp(name, stage) == 0) {
-            *port = i;
-            return p;
-        }
-        size_t n = strlen(text);
-        snprintf(text + n, sizeof text - n, "%s%s", n ? ", " : "", name);
-    }
-    if (p)
-        cli_usage(c, "--stage %s: model %s has %s", stage, c->model->name, text);
-    else
-        cli_fail(c, "model %s was built without inference programs", c->model->name);
-    return NULL;
-}
-
-int cli_features(Cli *c) {
-    int status = inputs_check(c), port;
-    if (status != CLI_OK) return status;
-    if (!c->args.output) return cli_usage(c, "where to? give --output Y.npy");
-    const CnxrtProgram *p = stage_program(c, &port);
-    if (!p) return CLI_USAGE;
-    if (!c->args.input) return gather_pictures(c, p, port, c->args.names);
-    if (c->args.names) return cli_usage(c, "--names is for pictures, not for --input");
-    Rows rows = {0};
-    status = cli_tensors(c, p, port, &rows);
-    if (status == CLI_OK)
-        status = rows_write(c, &rows, &p->outputs[port], c->args.output_layout, c->args.output);
-    free(rows.values);
-    return status;
-}
-
-int cli_embed(Cli *c) {
-    int status = inputs_check(c), port;
-    if (status != CLI_OK) return status;
-    if (!c->args.output) return cli_usage(c, "where to? give --output Y.npy");
-    const char *program = cnxrt_program(c->model, "infer") ? "infer" : "features";
-    const CnxrtProgram *p = cli_program(c, program, "pooled", &port);
-    if (!p) return CLI_ERROR;
-    if (c->args.names) return gather_pictures(c, p, port, c->args.names);
-    size_t n = strlen(c->args.output),
-           stem = n > 4 && !strcmp(c->args.output + n - 4, ".npy") ? n - 4 : n;
-    char *names = malloc(stem + 5);
-    if (!names) return cli_fail(c, "out of memory");
-    snprintf(names, stem + 5, "%.*s.txt", (int)stem, c->args.output);
-    status = gather_pictures(c, p, port, names);
-    free(names);
+    cli_pictures_close(&list);
     return status;
 }

@@ -30,6 +30,28 @@ int cli_usage(const Cli *c, const char *fmt, ...) {
     return CLI_USAGE;
 }
 
+int cli_inputs_check(Cli *c) {
+    CliArgs *a = &c->args;
+    int status = cli_layout(c, &a->layout, "nchw");
+    if (status == CLI_OK) status = cli_layout(c, &a->output_layout, a->layout);
+    if (status != CLI_OK) return status;
+    if (a->input && a->noperands)
+        return cli_usage(c, "--input and pictures (%s) exclude each other", a->operands[0]);
+    if (a->data && a->noperands)
+        return cli_usage(c, "--data and pictures (%s) exclude each other", a->operands[0]);
+    if (!a->input && !a->noperands && !a->data)
+        return cli_usage(c, "no input: give pictures, folders or archives%s; see %s %s --help",
+                         c->command->letter == 'm' ? ", or --data DATA" : ", or --input X.npy",
+                         c->self, c->command->name);
+    if (a->input && !a->output) return cli_usage(c, "--input needs --output Y.npy");
+    if (a->input && (a->json || a->csv))
+        return cli_usage(c, "--input writes logits to --output; --json and --csv are for pictures");
+    if (a->json && a->csv) return cli_usage(c, "--json and --csv exclude each other");
+    return CLI_OK;
+}
+
+int cli_worse(int status, int next) { return next != CLI_OK ? next : status; }
+
 int64_t port_values(const CnxrtPort *p) {
     int64_t n = 1;
     for (int i = 0; i < p->rank; i++) n *= p->dims[i];
@@ -77,6 +99,7 @@ static bool names_open(Cli *c) {
 int cli_open(Cli *c, const CnxrtProgram *p, int64_t batch) {
     const CnxrtModel *m = c->model;
     bool bench = c->command->letter == 'b';
+    bool features = strchr(CLI_ENCODER_COMMANDS, c->command->letter) != NULL;
     if (!c->args.weights && !m->embedded && m->weight_bytes > 0 && !bench)
         return cli_usage(c, "no weights: none are built into this program; give a checkpoint: "
                             "--weights FILE (safetensors, .pt or .pth)");
@@ -84,9 +107,13 @@ int cli_open(Cli *c, const CnxrtProgram *p, int64_t batch) {
                       .max_batch = batch,
                       .weights = c->args.weights,
                       .programs = p->name,
+                      .encoder = features,
                       .seeded = bench};
     if (cnxrt_create(m, &o, &c->session, &c->err) != CNXRT_OK)
         return cli_fail(c, "%s", c->err.text ? c->err.text : "cannot start");
+    if (features && c->err.text)
+        fprintf(stderr, "%s %s: note: %s\n", c->self, c->command->name, c->err.text);
+    cnxrt_error_free(&c->err);
     return names_open(c) ? CLI_OK : cli_fail(c, "out of memory");
 }
 
@@ -103,16 +130,61 @@ const char *cli_class_name(const Cli *c, int i, char buf[32]) {
     return buf;
 }
 
-int cli_list(Cli *c, ImageList *list) {
+int cli_pictures_list(Cli *c, Pictures *p) {
+    *p = (Pictures){0};
     for (int i = 0; i < c->args.noperands; i++)
-        if (image_list_add(list, c->args.operands[i], c->args.limit, &c->err) != CNXRT_OK)
+        if (image_list_add(&p->list, c->args.operands[i], c->args.limit, &c->err) != CNXRT_OK)
             return cli_fail(c, "%s", c->err.text);
+    p->count = p->list.count;
     return CLI_OK;
 }
 
-int64_t cli_picture_batch(const Cli *c, const ImageList *list) {
+static int split_parse(const Cli *c, const char *name, Split *split) {
+    static const char *const names[] = {"train", "val", "test"};
+    for (int i = 0; i < 3; i++)
+        if (strcmp(name, names[i]) == 0) {
+            *split = (Split)i;
+            return CLI_OK;
+        }
+    return cli_usage(c, "--split %s: expected train, val or test", name);
+}
+
+int cli_pictures_data(Cli *c, const char *path, const char *split, const Dataset *known,
+                      Pictures *p) {
+    *p = (Pictures){0};
+    DatasetOptions o = {.path = path, .split = SPLIT_VAL, .whole = !split};
+    if (split && split_parse(c, split, &o.split) != CLI_OK) return CLI_USAGE;
+    const char **names = NULL;
+    if (known) {
+        o.nclasses = dataset_classes(known);
+        o.classes = names = malloc(((size_t)o.nclasses + 1) * sizeof *names);
+        if (!names) return cli_fail(c, "out of memory");
+        for (int i = 0; i < o.nclasses; i++) names[i] = dataset_class_name(known, i);
+    }
+    CnxrtStatus s = dataset_open(&o, &p->data, &c->err);
+    free(names);
+    if (s != CNXRT_OK) return cli_fail(c, "%s", c->err.text);
+    const char *found = dataset_split(p->data);
+    if (split && (!found || strcmp(found, split) != 0))
+        return cli_fail(c, "%s has no class folders in %s", path, split);
+    p->count = dataset_count(p->data);
+    if (c->args.limit && c->args.limit < p->count) p->count = c->args.limit;
+    return CLI_OK;
+}
+
+void cli_pictures_close(Pictures *p) {
+    image_list_free(&p->list);
+    dataset_close(p->data);
+    *p = (Pictures){0};
+}
+
+const char *cli_picture_name(const Pictures *p, int64_t i, char *buf, size_t size) {
+    return p->data ? dataset_sample_name(p->data, i, buf, size) : p->list.items[i].name;
+}
+
+int64_t cli_picture_batch(const Cli *c, const Pictures *p) {
     int64_t batch = c->args.batch ? c->args.batch : 8;
-    return list->count < batch && list->count > 0 ? list->count : batch;
+    return p->count < batch && p->count > 0 ? p->count : batch;
 }
 
 // One picture of the batch in work.
@@ -126,6 +198,7 @@ typedef struct {
 typedef struct {
     Cli *cli;
     const PictureRun *run;
+    const Pictures *pictures;
     Preprocess preprocess;
     Slot *slots;
     float *in, *out;
@@ -136,27 +209,33 @@ typedef struct {
     int64_t skipped;
 } Batch;
 
-static void slot_decode(const Batch *b, const ImageItem *item, Slot *s, float *dst) {
+static void slot_decode(const Batch *b, int64_t i, Slot *s, float *dst) {
+    const Pictures *p = b->pictures;
+    ImageOptions o = {.channels = b->preprocess.channels};
     Image image;
     if (s->status != CNXRT_OK) return;
-    s->status = image_item_decode(item, s->bytes, s->size, b->preprocess.channels, &image, &s->err);
+    s->status = p->data ? dataset_decode(p->data, i, &o, &image, &s->err)
+                        : image_item_decode(&p->list.items[i], s->bytes, s->size, o.channels,
+                                            &image, &s->err);
     if (s->status != CNXRT_OK) return;
     s->status = preprocess_image(&b->preprocess, &image, dst, &s->err);
     image_free(&image);
 }
 
-// Reads, decodes and packs n items; returns how many are ready to run.
-static int64_t batch_load(Batch *b, ImageReader *reader, const ImageItem *items, int64_t n) {
+// Reads, decodes and packs n pictures from `at` on; returns how many are ready to run.
+static int64_t batch_load(Batch *b, ImageReader *reader, int64_t at, int64_t n) {
+    const Pictures *p = b->pictures;
     for (int64_t i = 0; i < n; i++) {
         Slot *s = &b->slots[i];
         *s = (Slot){0};
-        s->status = image_reader_read(reader, &items[i], &s->bytes, &s->size, &s->err);
+        if (!p->data)
+            s->status =
+                image_reader_read(reader, &p->list.items[at + i], &s->bytes, &s->size, &s->err);
     }
 #ifdef _OPENMP
 #pragma omp parallel for schedule(dynamic) num_threads(cnxrt_threads(b->cli->session))
 #endif
-    for (int64_t i = 0; i < n; i++)
-        slot_decode(b, &items[i], &b->slots[i], b->in + i * b->in_values);
+    for (int64_t i = 0; i < n; i++) slot_decode(b, at + i, &b->slots[i], b->in + i * b->in_values);
     int64_t ready = 0;
     for (int64_t i = 0; i < n; i++) {
         free(b->slots[i].bytes);
@@ -169,21 +248,23 @@ static int64_t batch_load(Batch *b, ImageReader *reader, const ImageItem *items,
     return ready;
 }
 
-// Hands out the results of n items in order.
-static bool batch_emit(Batch *b, const ImageItem *items, int64_t n) {
+// Hands out the results of n pictures in order.
+static bool batch_emit(Batch *b, int64_t at, int64_t n) {
     const float *values = b->out;
+    char buf[4200];
     bool ok = true;
     progress_clear(&b->progress);
     for (int64_t i = 0; i < n; i++) {
         Slot *s = &b->slots[i];
         const char *reason = NULL;
+        const char *name = cli_picture_name(b->pictures, at + i, buf, sizeof buf);
         if (s->status != CNXRT_OK) {
             reason = s->err.text ? s->err.text : "cannot be read";
             b->skipped++;
             fflush(stdout);
-            fprintf(stderr, "%s: skipped %s: %s\n", b->cli->self, items[i].name, reason);
+            fprintf(stderr, "%s: skipped %s: %s\n", b->cli->self, name, reason);
         }
-        ok = ok && b->run->each(b->run->user, &items[i], reason ? NULL : values, reason);
+        ok = ok && b->run->each(b->run->user, at + i, name, reason ? NULL : values, reason);
         if (!reason) values += b->out_values;
         cnxrt_error_free(&s->err);
     }
@@ -213,32 +294,33 @@ static void batch_close(Batch *b) {
     free(b->outputs);
 }
 
-static int batch_run_all(Batch *b, const ImageList *list, int64_t batch, ImageReader *reader) {
+static int batch_run_all(Batch *b, int64_t batch, ImageReader *reader) {
     Cli *c = b->cli;
-    for (int64_t at = 0; at < list->count; at += batch) {
-        int64_t n = list->count - at < batch ? list->count - at : batch;
-        int64_t ready = batch_load(b, reader, list->items + at, n);
+    int64_t count = b->pictures->count;
+    for (int64_t at = 0; at < count; at += batch) {
+        int64_t n = count - at < batch ? count - at : batch;
+        int64_t ready = batch_load(b, reader, at, n);
         if (ready && cnxrt_run(c->session, b->run->program, ready, b->inputs, b->outputs, &c->err))
             return cli_fail(c, "%s", c->err.text);
-        if (!batch_emit(b, list->items + at, n)) return cli_fail(c, "out of memory");
+        if (!batch_emit(b, at, n)) return cli_fail(c, "out of memory");
         progress_update(&b->progress, at + n);
     }
     progress_clear(&b->progress);
     return b->skipped ? CLI_SKIPPED : CLI_OK;
 }
 
-int cli_pictures(Cli *c, const ImageList *list, int64_t batch, const PictureRun *run) {
-    Batch b = {.cli = c, .run = run};
+int cli_pictures(Cli *c, const Pictures *p, int64_t batch, const PictureRun *run) {
+    Batch b = {.cli = c, .run = run, .pictures = p};
     if (preprocess_of_model(c->model, &b.preprocess, &c->err) != CNXRT_OK)
         return cli_fail(c, "%s", c->err.text);
     ImageReader reader = {0};
-    progress_start(&b.progress, list->count, c->args.quiet);
+    progress_start(&b.progress, p->count, c->args.quiet);
     int status = batch_open(&b, batch)
-                     ? batch_run_all(&b, list, batch, &reader)
+                     ? batch_run_all(&b, batch, &reader)
                      : cli_fail(c, "out of memory for a batch of %lld pictures", (long long)batch);
     if (status == CLI_SKIPPED)
         fprintf(stderr, "%s: %lld of %lld inputs skipped\n", c->self, (long long)b.skipped,
-                (long long)list->count);
+                (long long)p->count);
     image_reader_close(&reader);
     batch_close(&b);
     return status;

@@ -58,8 +58,9 @@ static bool shape_is(const int64_t *d, int64_t a, int64_t b, int64_t c) {
 }
 
 // Checks [N,C,H,W] or [C,H,W] (or channels last); *n gets N.
-static int input_check(const Cli *c, const CnxrtNpy *x, bool planes, int64_t *n) {
+static int input_check(const Cli *c, const CnxrtNpy *x, int64_t *n) {
     const CnxrtModel *m = c->model;
+    bool planes = strcmp(c->args.layout, "nchw") == 0;
     const int64_t *d = x->dims + (x->rank == 4);
     bool rank = x->rank == 3 || x->rank == 4;
     bool first = rank && shape_is(d, m->channels, m->height, m->width);
@@ -81,6 +82,30 @@ static int input_check(const Cli *c, const CnxrtNpy *x, bool planes, int64_t *n)
                                        : "");
 }
 
+int cli_layout(const Cli *c, const char **layout, const char *otherwise) {
+    if (!*layout) *layout = otherwise;
+    if (strcmp(*layout, "nchw") == 0 || strcmp(*layout, "nhwc") == 0) return CLI_OK;
+    return cli_usage(c, "layout %s: expected nchw or nhwc", *layout);
+}
+
+int cli_tensors_read(Cli *c, CnxrtNpy *x, int64_t *n) {
+    if (cnxrt_npy_read_f32(c->args.input, x, &c->err) != CNXRT_OK)
+        return cli_fail(c, "%s", c->err.text);
+    int status = input_check(c, x, n);
+    if (status != CLI_OK) cnxrt_npy_free(x);
+    return status;
+}
+
+void cli_tensors_fill(const Cli *c, const float *x, int64_t n, float *dst) {
+    const CnxrtModel *m = c->model;
+    int64_t pixels = (int64_t)m->height * m->width, size = pixels * m->channels;
+    if (strcmp(c->args.layout, "nchw") != 0)
+        memcpy(dst, x, (size_t)(n * size) * sizeof *dst);
+    else
+        for (int64_t i = 0; i < n; i++)
+            transpose(x + i * size, m->channels, pixels, dst + i * size);
+}
+
 typedef struct {
     float *in, *out;
     const void **inputs;
@@ -96,13 +121,11 @@ static void buffers_close(Buffers *b) {
 
 static int tensors_run(Cli *c, const CnxrtProgram *p, const float *x, int64_t n, int64_t batch,
                        bool planes, Rows *rows, Buffers *b) {
-    const CnxrtModel *m = c->model;
-    int64_t pixels = (int64_t)m->height * m->width, size = pixels * m->channels;
+    int64_t size = port_values(&p->inputs[0]);
     for (int64_t at = 0; at < n; at += batch) {
         int64_t part = n - at < batch ? n - at : batch;
         b->inputs[0] = x + at * size;
-        for (int64_t i = 0; planes && i < part; i++)
-            transpose(x + (at + i) * size, m->channels, pixels, b->in + i * size);
+        if (planes) cli_tensors_fill(c, x + at * size, part, b->in);
         if (planes) b->inputs[0] = b->in;
         if (cnxrt_run(c->session, p, part, b->inputs, b->outputs, &c->err) != CNXRT_OK)
             return cli_fail(c, "%s", c->err.text);
@@ -117,12 +140,11 @@ int cli_tensors(Cli *c, const CnxrtProgram *p, int port, Rows *rows) {
     bool planes = strcmp(c->args.layout, "nchw") == 0;
     CnxrtNpy x;
     int64_t n, batch;
-    if (cnxrt_npy_read_f32(c->args.input, &x, &c->err) != CNXRT_OK)
-        return cli_fail(c, "%s", c->err.text);
-    int status = input_check(c, &x, planes, &n);
+    int status = cli_tensors_read(c, &x, &n);
+    if (status != CLI_OK) return status;
     batch = c->args.batch ? c->args.batch : MAX_BATCH;
     if (batch > n) batch = n;
-    if (status == CLI_OK) status = cli_open(c, p, batch);
+    status = cli_open(c, p, batch);
     if (status == CLI_OK) {
         rows->size = port_values(&p->outputs[port]);
         size_t in = (size_t)port_values(&p->inputs[0]) * sizeof(float);

@@ -84,7 +84,7 @@ void cnxrt_seed_weights(const char *name, int rank, const int64_t *dims, uint64_
 // The n uniform values in [-1, 1) (exact in f32) that the stream `name` of a seed consists of.
 void cnxrt_seed_uniform(const char *name, uint64_t seed, int64_t n, float *dst);
 
-// .npy files (little-endian, C order; floats, integers and booleans are read, f4 is written).
+// .npy files (little-endian, C order; floats, integers and booleans are read, f4 and i8 written).
 typedef struct {
     int rank;
     int64_t dims[8];
@@ -95,6 +95,8 @@ CnxrtStatus cnxrt_npy_read(const char *path, CnxrtNpy *out, CnxrtError *err);
 CnxrtStatus cnxrt_npy_read_f32(const char *path, CnxrtNpy *out, CnxrtError *err); // converted
 CnxrtStatus cnxrt_npy_write_f32(const char *path, int rank, const int64_t *dims, const float *data,
                                 CnxrtError *err);
+CnxrtStatus cnxrt_npy_write_i64(const char *path, int rank, const int64_t *dims,
+                                const int64_t *data, CnxrtError *err);
 void cnxrt_npy_free(CnxrtNpy *t);
 
 #endif

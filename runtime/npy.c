@@ -198,14 +198,14 @@ CnxrtStatus cnxrt_npy_read_f32(const char *path, CnxrtNpy *out, CnxrtError *err)
     return CNXRT_OK;
 }
 
-CnxrtStatus cnxrt_npy_write_f32(const char *path, int rank, const int64_t *dims, const float *data,
-                                CnxrtError *err) {
+static CnxrtStatus npy_write(const char *path, const char *type, int rank, const int64_t *dims,
+                             const void *data, CnxrtError *err) {
     char head[512] = "\x93NUMPY\x01"; // then a zero, the header's length and the header
     int n = 10 + snprintf(head + 10, sizeof head - 10,
-                          "{'descr': '<f4', 'fortran_order': False, 'shape': (");
-    int64_t count;
+                          "{'descr': '<%s', 'fortran_order': False, 'shape': (", type);
+    int64_t count, item = st_dtype_bytes(npy_dtype(type));
     if (rank < 0 || rank > 8 || !dims_count(rank, dims, &count) ||
-        count > INT64_MAX / (int64_t)sizeof(float)) {
+        count > INT64_MAX / item) {
         cnxrt_error_set(err, "%s: not a shape that can be written", path);
         return CNXRT_ERROR_ARGUMENT;
     }
@@ -220,8 +220,18 @@ CnxrtStatus cnxrt_npy_write_f32(const char *path, int rank, const int64_t *dims,
     AtomicFile f;
     CnxrtStatus status = atomic_open(&f, path, err);
     if (status == CNXRT_OK) status = atomic_write(&f, head, (size_t)n, err);
-    if (status == CNXRT_OK) status = atomic_write(&f, data, (size_t)count * sizeof *data, err);
+    if (status == CNXRT_OK) status = atomic_write(&f, data, (size_t)(count * item), err);
     return atomic_close(&f, status, err);
+}
+
+CnxrtStatus cnxrt_npy_write_f32(const char *path, int rank, const int64_t *dims, const float *data,
+                                CnxrtError *err) {
+    return npy_write(path, "f4", rank, dims, data, err);
+}
+
+CnxrtStatus cnxrt_npy_write_i64(const char *path, int rank, const int64_t *dims,
+                                const int64_t *data, CnxrtError *err) {
+    return npy_write(path, "i8", rank, dims, data, err);
 }
 
 void cnxrt_npy_free(CnxrtNpy *t) {

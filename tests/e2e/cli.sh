@@ -112,6 +112,8 @@ mkdir -p set/train/0; cp "$images/wide.png" set/train/0/
 status_is 0 ./net eval --weights w.safetensors --json set
 says '"images": 7'; says '"split": "val"'; says '"top1": 14.28571'; says '"top5": 71.4285'
 status_is 0 ./net eval --weights w.safetensors --split train set; says "images 1 "
+status_is 0 ./net eval --weights w.safetensors --data set; says "images 7 "
+status_is 2 ./net eval --weights w.safetensors set sorted; says "got 2" err.txt
 status_is 0 ./net eval --weights w.safetensors sorted; says "top-1 14.286 %   top-5 71.429 %"
 tar cf sorted.tar sorted
 status_is 0 ./net eval --weights w.safetensors sorted.tar; says "top-1 14.286 %   top-5 71.429 %"
@@ -120,6 +122,19 @@ status_is 3 ./net eval --weights w.safetensors --json sorted; says '"skipped": 1
 rm -r sorted/c6
 status_is 1 ./net eval --weights w.safetensors sorted; says "6 class folders for 7 classes" err.txt
 status_is 1 ./net eval --weights w.safetensors --split test set; says "no class folders in test" err.txt
+
+# embed on a data set: rows, names and labels of one split.
+status_is 0 ./net embed --weights w.safetensors --data set --output d.npy --json
+says '"rows": 7'; says '"labels": "d.labels.npy"'
+[ "$(rows d.npy)" = "'shape': (7, 320)" ] || fail "embed --data: $(rows d.npy)"
+[ "$(rows d.labels.npy)" = "'shape': (7)" ] || fail "labels: $(rows d.labels.npy)"
+[ "$(sed -n 3p d.txt)" = val/2/a.png ] || fail "names: $(cat d.txt)"
+status_is 0 ./net embed --weights w.safetensors --data set --split train --output d.npy --labels l.npy
+[ "$(rows l.npy)" = "'shape': (1)" ] || fail "labels of train: $(rows l.npy)"
+status_is 2 ./net embed --weights w.safetensors --data set --output d.npy "$images/one.png"; says "exclude each other" err.txt
+status_is 2 ./net embed --weights w.safetensors --output d.npy --split val "$images/one.png"; says "are for --data" err.txt
+status_is 2 ./net embed --weights w.safetensors --data set --split x --output d.npy; says "expected train, val or test" err.txt
+status_is 1 ./net embed --weights w.safetensors --data absent --output d.npy; says "absent" err.txt
 
 # bench: one object with exactly these keys; no weights needed.
 status_is 0 ./net bench --batch 2 --threads 1 --runs 3 --json

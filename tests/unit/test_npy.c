@@ -159,6 +159,14 @@ static void writes(void **state) {
         assert_int_equal((10 + b[8] + 256 * b[9]) % 64, 0); // as numpy aligns it
         free(b);
     }
+    const int64_t labels[2] = {-1, (int64_t)1 << 40};
+    CnxrtNpy t;
+    assert_int_equal(cnxrt_npy_write_i64(path, 1, dims + 1, labels, &err), CNXRT_OK);
+    assert_int_equal(cnxrt_npy_read(path, &t, &err), CNXRT_OK);
+    assert_string_equal(t.dtype, "i8");
+    assert_int_equal(t.dims[0], 2);
+    assert_memory_equal(t.data, labels, sizeof labels);
+    cnxrt_npy_free(&t);
     assert_int_equal(cnxrt_npy_write_f32("/nonexistent/x.npy", 1, dims, x, &err), CNXRT_ERROR_IO);
     assert_int_equal(cnxrt_npy_write_f32(path, 9, dims, x, &err), CNXRT_ERROR_ARGUMENT);
     cnxrt_error_free(&err);
