@@ -10,6 +10,7 @@ static int command_run(Cli *c) {
     case 'f': return cli_features(c);
     case 'm': return cli_embed(c);
     case 'e': return cli_eval(c);
+    case 'g': return cli_grad(c);
     default: return cli_bench(c);
     }
 }

@@ -226,6 +226,9 @@ static const char *examples(char letter) {
     case 'f':
         return "features --weights W.pt --stage=2 --output maps.npy cat.jpg\n"
                "    %s features --weights W.pt --stage=3 --input x.npy --output y.npy\n";
+    case 'g':
+        return "grad --weights W.safetensors --input x.npy --labels y.npy --output g.safetensors\n"
+               "    %s grad --weights seed:0 --input x.npy --mask m.npy --output g.safetensors\n";
     case 'm': return "embed --weights W.pt --output vectors.npy pictures/\n";
     case 'e':
         return "eval --weights W.pt imagenet/\n    %s eval --weights W.pt --split train "

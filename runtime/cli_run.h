@@ -101,6 +101,7 @@ int cli_infer(Cli *c);
 int cli_features(Cli *c);
 int cli_embed(Cli *c);
 int cli_eval(Cli *c);
+int cli_grad(Cli *c);
 int cli_bench(Cli *c);
 
 #endif

@@ -1,0 +1,169 @@
+// grad: the mean loss of a batch of tensors and its gradient by every parameter. Nothing random: no
+// augmentation, mixing, smoothing or drop path.
+#include "cli_training.h"
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    Cli *cli;
+    Training *training;
+    const char *program; // "train" or "pretrain"
+    const CnxrtModel *model;
+    CnxrtNpy x;
+    int64_t n;
+    int32_t *labels;      // [n], of train
+    unsigned char *units; // [n][units], of pretrain: 1 is hidden
+    double loss;
+} Grad;
+
+static int labels_value(const Grad *g, const CnxrtNpy *y, int64_t i) {
+    int64_t v =
+        strcmp(y->dtype, "i8") == 0 ? ((const int64_t *)y->data)[i] : ((const int32_t *)y->data)[i];
+    if (v >= 0 && v < g->model->classes) {
+        g->labels[i] = (int32_t)v;
+        return CLI_OK;
+    }
+    return cli_fail(g->cli, "%s: label %lld of row %lld is outside 0 .. %d", g->cli->args.labels,
+                    (long long)v, (long long)i, g->model->classes - 1);
+}
+
+static int labels_read(Grad *g) {
+    Cli *c = g->cli;
+    CnxrtNpy y;
+    if (cnxrt_npy_read(c->args.labels, &y, &c->err) != CNXRT_OK)
+        return cli_fail(c, "%s", c->err.text);
+    int status = CLI_OK;
+    if (strcmp(y.dtype, "i4") != 0 && strcmp(y.dtype, "i8") != 0)
+        status = cli_fail(c, "%s: labels are int32 or int64, this is %s", c->args.labels, y.dtype);
+    else if (y.rank != 1 || y.dims[0] != g->n)
+        status = cli_fail(c, "%s: expected %lld labels, one a tensor of %s, in one dimension",
+                          c->args.labels, (long long)g->n, c->args.input);
+    else if (!(g->labels = malloc((size_t)g->n * sizeof *g->labels)))
+        status = cli_fail(c, "out of memory");
+    for (int64_t i = 0; status == CLI_OK && i < g->n; i++) status = labels_value(g, &y, i);
+    cnxrt_npy_free(&y);
+    return status;
+}
+
+// One row of the mask: zeros and ones, as many zeros as the program keeps.
+static int mask_row(const Grad *g, const float *row, int64_t i) {
+    const CnxrtFcmae *f = g->model->fcmae;
+    unsigned char *units = g->units + i * f->units;
+    int zeros = 0;
+    for (int k = 0; k < f->units; k++) {
+        if (row[k] != 0 && row[k] != 1)
+            return cli_fail(g->cli, "%s: row %lld holds %g; expected 0 (visible) or 1 (removed)",
+                            g->cli->args.mask, (long long)i, (double)row[k]);
+        units[k] = row[k] != 0;
+        zeros += !units[k];
+    }
+    if (zeros == f->keep) return CLI_OK;
+    return cli_fail(g->cli,
+                    "%s: row %lld has %d zeros (visible patches); this program keeps %d of %d",
+                    g->cli->args.mask, (long long)i, zeros, f->keep, f->units);
+}
+
+static int mask_read(Grad *g) {
+    Cli *c = g->cli;
+    const CnxrtFcmae *f = g->model->fcmae;
+    CnxrtNpy m;
+    if (cnxrt_npy_read_f32(c->args.mask, &m, &c->err) != CNXRT_OK)
+        return cli_fail(c, "%s", c->err.text);
+    int status = CLI_OK;
+    if (m.rank != 2 || m.dims[0] != g->n || m.dims[1] != f->units)
+        status = cli_fail(c,
+                          "%s: expected the shape (%lld, %d): one row a tensor of %s, %d x %d "
+                          "patches",
+                          c->args.mask, (long long)g->n, f->units, c->args.input, f->grid[0],
+                          f->grid[1]);
+    else if (!(g->units = malloc((size_t)(g->n * f->units))))
+        status = cli_fail(c, "out of memory");
+    for (int64_t i = 0; status == CLI_OK && i < g->n; i++)
+        status = mask_row(g, (const float *)m.data + i * f->units, i);
+    cnxrt_npy_free(&m);
+    return status;
+}
+
+// Inputs of the images from `at` on: the loss is the mean over all n.
+static void inputs_fill(Grad *g, int64_t at, int64_t n) {
+    const CnxrtProgram *p = cnxrt_program(g->model, g->program);
+    for (int i = 0; i < p->ninputs; i++) {
+        const CnxrtPort *port = &p->inputs[i];
+        float *dst = training_input(g->training, g->program, port->name);
+        int64_t size = port_values(port);
+        if (strcmp(port->name, "image") == 0) {
+            cli_tensors_fill(g->cli, (const float *)g->x.data + at * size, n, dst);
+        } else if (strcmp(port->name, "target") == 0) {
+            memset(dst, 0, (size_t)(n * size) * sizeof *dst);
+            for (int64_t k = 0; k < n; k++) dst[k * size + g->labels[at + k]] = 1;
+        } else if (strcmp(port->name, "mask") == 0) {
+            const CnxrtFcmae *f = g->model->fcmae;
+            for (int64_t k = 0; k < n; k++)
+                fcmae_cells(f, g->units + (at + k) * f->units, dst + k * size);
+        } else { // loss_scale, and drop paths that keep everything
+            float value = strcmp(port->name, "loss_scale") == 0 ? (float)(1.0 / (double)g->n) : 1;
+            for (int64_t k = 0; k < n * size; k++) dst[k] = value;
+        }
+    }
+}
+
+static int grad_run(Grad *g) {
+    int64_t micro = training_micro_batch(g->training);
+    double sum = 0;
+    training_zero_grads(g->training);
+    for (int64_t at = 0; at < g->n; at += micro) {
+        int64_t n = g->n - at < micro ? g->n - at : micro;
+        inputs_fill(g, at, n);
+        if (training_run(g->training, g->program, n, NULL, &g->cli->err) != CNXRT_OK)
+            return cli_fail(g->cli, "%s", g->cli->err.text);
+        const float *loss = training_output(g->training, g->program, "loss");
+        for (int64_t i = 0; i < n; i++) sum += (double)loss[i];
+    }
+    g->loss = sum / (double)g->n;
+    return CLI_OK;
+}
+
+static int grad_write(const Grad *g) {
+    const CnxrtModel *m = g->model;
+    CnxrtTensor *t = calloc((size_t)m->nparams + 1, sizeof *t);
+    if (!t) return cli_fail(g->cli, "out of memory");
+    for (int i = 0; i < m->nparams; i++) {
+        t[i] = (CnxrtTensor){.name = m->params[i].name,
+                             .rank = m->params[i].rank,
+                             .data = training_param(g->training, CNXRT_STATE_GRAD, i)};
+        memcpy(t[i].dims, m->params[i].dims, (size_t)t[i].rank * sizeof *t[i].dims);
+    }
+    CnxrtStatus s = cnxrt_safetensors_write(g->cli->args.output, t, m->nparams, NULL, &g->cli->err);
+    free(t);
+    return s == CNXRT_OK ? CLI_OK : cli_fail(g->cli, "%s", g->cli->err.text);
+}
+
+static int grad_check(Cli *c) {
+    const CliArgs *a = &c->args;
+    if (!a->input) return cli_usage(c, "no input: give --input X.npy");
+    if (!a->output) return cli_usage(c, "where to? give --output GRADS.safetensors");
+    if (!a->mask == !a->labels)
+        return cli_usage(c, "give --labels Y.npy (supervised) or --mask M.npy (pre-training)%s",
+                         a->mask ? ", not both" : "");
+    return cli_layout(c, &c->args.layout, "nchw");
+}
+
+int cli_grad(Cli *c) {
+    int status = grad_check(c);
+    if (status != CLI_OK) return status;
+    Grad g = {.cli = c, .program = c->args.mask ? "pretrain" : "train"};
+    g.model = cli_training_model(c, g.program);
+    if (!g.model) return CLI_ERROR;
+    status = cli_tensors_read(c, &g.x, &g.n);
+    if (status == CLI_OK) status = c->args.mask ? mask_read(&g) : labels_read(&g);
+    TrainingOptions o = {.model = g.model, .programs = g.program};
+    if (status == CLI_OK) status = cli_training_open(c, &o, g.n, false, &g.training);
+    if (status == CLI_OK) status = grad_run(&g);
+    if (status == CLI_OK) status = grad_write(&g);
+    if (status == CLI_OK) printf("loss %.9g\n", g.loss);
+    training_close(g.training);
+    cnxrt_npy_free(&g.x);
+    free(g.labels);
+    free(g.units);
+    return status;
+}
