@@ -5,8 +5,11 @@
 #include "../ir/schedule.h"
 #include "../runtime/cnxrt_model.h"
 
-// What goes into the CnxrtModel besides the programs.
-typedef struct {
+// What goes into a CnxrtModel.
+typedef struct CodegenModel CodegenModel;
+struct CodegenModel {
+    Schedule **schedules; // its programs, all of one target
+    int nschedules;
     const char *name, *precision;
     int channels, height, width, classes;
     const float *mean, *std;
@@ -18,16 +21,26 @@ typedef struct {
         const char *name;
         Type type;
         int64_t offset;
-    } *params; // raw blob
+        int init; // CNXRT_INIT_*
+        double init_value;
+    } * params; // raw blob
     int nparams;
     struct CodegenLayer {
         const char *name, *op, *shape;
         int64_t params, macs;
-    } *layers;
+    } * layers;
     int nlayers;
     int64_t param_bytes, weight_bytes;
     const void *embedded; // prepared weights to embed (weight_bytes), or NULL
-} CodegenModel;
+    // Training.
+    const CodegenModel *train, *pretrain; // models of their own, or NULL
+    const CnxrtFcmae *fcmae;
+    int loss;
+    const CnxrtRecipe *recipes; // groups: nparams pairs
+    int nrecipes;
+    const CnxrtDrop *drops;
+    int ndrops;
+};
 
 typedef enum { EMIT_EXE, EMIT_SHARED, EMIT_STATIC, EMIT_OBJ, EMIT_LLVM, EMIT_ASM } EmitKind;
 
@@ -40,12 +53,11 @@ typedef struct {
     int opt_level;
 } CodegenOptions;
 
-// Compiles all schedules of one target into opt->out. Errors (no linker, unwritable file) on d.
-bool codegen_build(Arena *a, const CodegenModel *model, Schedule *const *schedules, int n,
-                   const CodegenOptions *opt, Diag *d);
+// Compiles a model and its training models, of one target, into opt->out. Libraries export
+// inference only. Errors (no linker, unwritable file) on d.
+bool codegen_build(Arena *a, const CodegenModel *model, const CodegenOptions *opt, Diag *d);
 // LLVM IR or assembly as text (cnxc emit --stage=llvm|asm).
-bool codegen_text(Arena *a, const CodegenModel *model, Schedule *const *schedules, int n,
-                  EmitKind emit, Str *out, Diag *d);
+bool codegen_text(Arena *a, const CodegenModel *model, EmitKind emit, Str *out, Diag *d);
 // Compiles a program for this process and returns it: for one thread (0 of 1) and frames without a
 // profile. The schedule's target must be one this CPU can run. NULL with an error on d.
 typedef void (*CodegenRunFn)(const CnxrtFrame *frame, int64_t thread, int64_t nthreads);

@@ -36,9 +36,9 @@ int schedule_feature_ports(const Schedule *s, int ports[MAX_PORTS]) {
     return n;
 }
 
-Schedule *schedule_find(Schedule *const *schedules, int n, const char *name) {
-    for (int i = 0; i < n; i++)
-        if (strcmp(schedules[i]->name, name) == 0) return schedules[i];
+Schedule *model_program(const CodegenModel *m, const char *name) {
+    for (int i = 0; i < m->nschedules; i++)
+        if (strcmp(m->schedules[i]->name, name) == 0) return m->schedules[i];
     return NULL;
 }
 
@@ -94,6 +94,12 @@ static LLVMValueRef structure(Unit *u, LLVMValueRef *fields, int n) {
 
 static LLVMValueRef table_of(Unit *u, LLVMValueRef *v, int n, const char *symbol) {
     return unit_table(u, n ? LLVMTypeOf(v[0]) : u->i8, v, n, symbol);
+}
+
+static LLVMValueRef real(Unit *u, double v) { return LLVMConstReal(u->f64, v); }
+
+static LLVMValueRef pair(Unit *u, const double *v) {
+    return LLVMConstArray2(u->f64, (LLVMValueRef[]){real(u, v[0]), real(u, v[1])}, 2);
 }
 
 static LLVMValueRef floats(Unit *u, const float *v, int n, const char *symbol) {
@@ -154,7 +160,8 @@ static LLVMValueRef emit_params(Unit *u, const CodegenModel *m) {
     for (int i = 0; i < m->nparams; i++) {
         LLVMValueRef rank = NULL, dims = dims_array(u, &m->params[i].type, 0, &rank);
         v[i] = STRUCT(u, unit_string(u, m->params[i].name), rank, dims,
-                      unit_i64(u, m->params[i].offset), unit_i32(u, 0), LLVMConstReal(u->f64, 0));
+                      unit_i64(u, m->params[i].offset), unit_i32(u, m->params[i].init),
+                      real(u, m->params[i].init_value));
     }
     return table_of(u, v, m->nparams, "params");
 }
@@ -179,26 +186,87 @@ static LLVMValueRef emit_embedded(Unit *u, const CodegenModel *m) {
     return g;
 }
 
-LLVMValueRef emit_model(Unit *u, const CodegenModel *m, Schedule *const *schedules,
-                        const LLVMValueRef *runs, int n, const char *symbol) {
-    LLVMValueRef *programs = NEWN(u->arena, LLVMValueRef, n + 1);
-    for (int i = 0; i < n; i++) programs[i] = program_constant(u, schedules[i], runs[i]);
-    LLVMValueRef null = LLVMConstPointerNull(u->ptr);
+// ---- training ----------------------------------------------------------------------------------
+static LLVMValueRef recipe_constant(Unit *u, const CnxrtRecipe *r, int nparams) {
+    return STRUCT(u, unit_string(u, r->name), unit_i32(u, r->kind), unit_i64(u, r->batch),
+                  real(u, r->base_lr), real(u, r->lr), real(u, r->min_lr), real(u, r->weight_decay),
+                  real(u, r->beta1), real(u, r->beta2), real(u, r->eps), real(u, r->clip),
+                  real(u, r->epochs), real(u, r->warmup_epochs), real(u, r->drop_path),
+                  real(u, r->label_smoothing), real(u, r->mixup), real(u, r->cutmix),
+                  real(u, r->mix_switch), real(u, r->ema), real(u, r->head_init_scale),
+                  pair(u, r->crop_scale), pair(u, r->crop_ratio), real(u, r->flip),
+                  real(u, r->erase), unit_string(u, r->rand_augment),
+                  unit_string(u, r->interpolation), floats(u, r->groups, 2 * nparams, "groups"));
+}
+
+static LLVMValueRef emit_recipes(Unit *u, const CodegenModel *m) {
+    LLVMValueRef *v = NEWN(u->arena, LLVMValueRef, m->nrecipes + 1);
+    for (int i = 0; i < m->nrecipes; i++) v[i] = recipe_constant(u, &m->recipes[i], m->nparams);
+    return table_of(u, v, m->nrecipes, "recipes");
+}
+
+static LLVMValueRef emit_drops(Unit *u, const CodegenModel *m) {
+    LLVMValueRef *v = NEWN(u->arena, LLVMValueRef, m->ndrops + 1);
+    for (int i = 0; i < m->ndrops; i++)
+        v[i] = STRUCT(u, unit_i32(u, m->drops[i].key), real(u, m->drops[i].share));
+    return table_of(u, v, m->ndrops, "drops");
+}
+
+static LLVMValueRef int_pair(Unit *u, const int32_t *v) {
+    return LLVMConstArray2(u->i32, (LLVMValueRef[]){unit_i32(u, v[0]), unit_i32(u, v[1])}, 2);
+}
+
+static LLVMValueRef emit_fcmae(Unit *u, const CnxrtFcmae *f) {
+    if (!f) return LLVMConstPointerNull(u->ptr);
+    LLVMValueRef v =
+        STRUCT(u, int_pair(u, f->grid), unit_i32(u, f->mask_unit), int_pair(u, f->stride),
+               unit_i32(u, f->units), unit_i32(u, f->keep), unit_i32(u, f->norm_pix),
+               unit_i32(u, f->packed), real(u, f->mask_ratio));
+    return table_of(u, &v, 1, "fcmae");
+}
+
+// ---- the whole ---------------------------------------------------------------------------------
+static LLVMValueRef emit_programs(Unit *u, const CodegenModel *m) {
+    LLVMValueRef *v = NEWN(u->arena, LLVMValueRef, m->nschedules + 1);
+    for (int i = 0; i < m->nschedules; i++) {
+        ice_context.program = m->schedules[i]->name;
+        v[i] = program_constant(u, m->schedules[i], emit_program(u, m->schedules[i]));
+    }
+    return table_of(u, v, m->nschedules, "programs");
+}
+
+// training: the constants of train and pretrain; peak: the loop all share.
+static LLVMValueRef model_constant(Unit *u, const CodegenModel *m, const LLVMValueRef *training,
+                                   LLVMValueRef peak, const char *symbol) {
+    LLVMValueRef programs = emit_programs(u, m);
     LLVMValueRef init =
         STRUCT(u, unit_i32(u, CNXRT_ABI), unit_string(u, m->name), unit_string(u, u->target->name),
                unit_string(u, m->precision), unit_string(u, required_features(u->arena, u->target)),
                unit_i32(u, m->channels), unit_i32(u, m->height), unit_i32(u, m->width),
                unit_i32(u, m->classes), floats(u, m->mean, m->channels, "mean"),
-               floats(u, m->std, m->channels, "std"), LLVMConstReal(u->f64, m->crop_pct),
-               unit_i32(u, m->warp), unit_string(u, m->interpolation),
-               unit_string(u, m->class_names), unit_i32(u, n), unit_i32(u, m->nparams),
-               unit_i32(u, m->nlayers), table_of(u, programs, n, "programs"), emit_params(u, m),
-               emit_layers(u, m), unit_i64(u, m->param_bytes), unit_i64(u, m->weight_bytes),
-               emit_embedded(u, m), emit_peak_loop(u), null, null, null, unit_i32(u, 0),
-               unit_i32(u, 0), unit_i32(u, 0), null, null);
+               floats(u, m->std, m->channels, "std"), real(u, m->crop_pct), unit_i32(u, m->warp),
+               unit_string(u, m->interpolation), unit_string(u, m->class_names),
+               unit_i32(u, m->nschedules), unit_i32(u, m->nparams), unit_i32(u, m->nlayers),
+               programs, emit_params(u, m), emit_layers(u, m), unit_i64(u, m->param_bytes),
+               unit_i64(u, m->weight_bytes), emit_embedded(u, m), peak, training[0], training[1],
+               emit_fcmae(u, m->fcmae), unit_i32(u, m->loss), unit_i32(u, m->nrecipes),
+               unit_i32(u, m->ndrops), emit_recipes(u, m), emit_drops(u, m));
     LLVMValueRef g = LLVMAddGlobal(u->mod, LLVMTypeOf(init), symbol);
     LLVMSetInitializer(g, init);
     LLVMSetGlobalConstant(g, 1);
     LLVMSetAlignment(g, 64);
     return g;
+}
+
+LLVMValueRef emit_model(Unit *u, const CodegenModel *m, const char *symbol) {
+    LLVMValueRef null = LLVMConstPointerNull(u->ptr), none[] = {null, null};
+    LLVMValueRef peak = emit_peak_loop(u), training[] = {null, null};
+    const CodegenModel *models[] = {m->train, m->pretrain};
+    static const char *const symbols[] = {"train_model", "pretrain_model"};
+    for (int i = 0; i < 2; i++) {
+        if (!models[i]) continue;
+        training[i] = model_constant(u, models[i], none, peak, symbols[i]);
+        LLVMSetLinkage(training[i], LLVMPrivateLinkage);
+    }
+    return model_constant(u, m, training, peak, symbol);
 }

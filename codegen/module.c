@@ -85,7 +85,8 @@ static void unit_types(Unit *u) {
     u->f64 = LLVMDoubleTypeInContext(u->ctx);
     u->none = LLVMVoidTypeInContext(u->ctx);
     LLVMTypeRef p = u->ptr, l = u->i64;
-    u->frame = LLVMStructTypeInContext(u->ctx, (LLVMTypeRef[]){p, p, p, p, p, p, l, p, p, p}, 10, 0);
+    u->frame =
+        LLVMStructTypeInContext(u->ctx, (LLVMTypeRef[]){p, p, p, p, p, p, l, p, p, p}, 10, 0);
     u->kernel_fn = LLVMFunctionType(u->none, (LLVMTypeRef[]){p, l, l, l, l}, 5, 0);
     u->run_fn = LLVMFunctionType(u->none, (LLVMTypeRef[]){p, l, l}, 3, 0);
 }
@@ -123,18 +124,12 @@ void unit_verify(Unit *u) {
 }
 
 // Everything of an artifact of kind `emit` into u->mod.
-static void unit_fill(Unit *u, const CodegenModel *model, Schedule *const *schedules, int n,
-                      EmitKind emit) {
-    LLVMValueRef *runs = NEWN(u->arena, LLVMValueRef, n + 1);
-    for (int i = 0; i < n; i++) {
-        ice_context.program = schedules[i]->name;
-        runs[i] = emit_program(u, schedules[i]);
-    }
+static void unit_fill(Unit *u, const CodegenModel *model, EmitKind emit) {
     bool library = emit == EMIT_SHARED || emit == EMIT_STATIC || emit == EMIT_OBJ;
     const char *symbol = library ? arena_printf(u->arena, "%s_model", u->name) : "cnxrt_main_model";
-    LLVMValueRef m = emit_model(u, model, schedules, runs, n, symbol);
+    LLVMValueRef m = emit_model(u, model, symbol);
     if (library)
-        emit_wrappers(u, m, schedules, n);
+        emit_wrappers(u, m, model);
     else
         emit_main(u, m);
     unit_verify(u);
@@ -202,21 +197,24 @@ static bool unit_artifact(Unit *u, const CodegenModel *model, const CodegenOptio
     return ok;
 }
 
-static bool write_header(Unit *u, const CodegenModel *model, Schedule *const *schedules, int n,
-                         const CodegenOptions *opt) {
+static bool write_header(Unit *u, const CodegenModel *model, const CodegenOptions *opt) {
     Str text = {.arena = u->arena};
-    header_print(&text, u->name, model, schedules, n);
+    header_print(&text, u->name, model);
     return file_write(header_path(u->arena, opt->out), str_cstr(&text), text.n, u->diag);
 }
 
-bool codegen_build(Arena *a, const CodegenModel *model, Schedule *const *schedules, int n,
-                   const CodegenOptions *opt, Diag *d) {
-    if (n == 0) ice((Loc){0}, "no schedules to compile");
-    Unit *u = unit_new(a, artifact_name(a, opt->out), schedules[0]->target, opt->opt_level, d);
+static const Target *model_target(const CodegenModel *m) {
+    if (m->nschedules == 0) ice((Loc){0}, "no schedules to compile");
+    return m->schedules[0]->target;
+}
+
+bool codegen_build(Arena *a, const CodegenModel *model, const CodegenOptions *opt, Diag *d) {
+    const Target *target = model_target(model);
+    Unit *u = unit_new(a, artifact_name(a, opt->out), target, opt->opt_level, d);
     if (!u) return false;
     double start = seconds();
     if (opt->emit == EMIT_EXE) u->name = "cnxrt_main";
-    unit_fill(u, model, schedules, n, opt->emit);
+    unit_fill(u, model, opt->emit);
     print_phase(opt, "kernels", u->kernel_seconds);
     print_phase(opt, "driver", seconds() - start - u->kernel_seconds);
     bool ok = true;
@@ -225,18 +223,16 @@ bool codegen_build(Arena *a, const CodegenModel *model, Schedule *const *schedul
         ok = unit_text(u, opt->emit, &text) && file_write(opt->out, str_cstr(&text), text.n, d);
     } else {
         ok = unit_artifact(u, model, opt);
-        if (ok && opt->emit != EMIT_EXE) ok = write_header(u, model, schedules, n, opt);
+        if (ok && opt->emit != EMIT_EXE) ok = write_header(u, model, opt);
     }
     unit_free(u);
     return ok;
 }
 
-bool codegen_text(Arena *a, const CodegenModel *model, Schedule *const *schedules, int n,
-                  EmitKind emit, Str *out, Diag *d) {
-    if (n == 0) ice((Loc){0}, "no schedules to compile");
-    Unit *u = unit_new(a, "cnxrt_main", schedules[0]->target, 2, d);
+bool codegen_text(Arena *a, const CodegenModel *model, EmitKind emit, Str *out, Diag *d) {
+    Unit *u = unit_new(a, "cnxrt_main", model_target(model), 2, d);
     if (!u) return false;
-    unit_fill(u, model, schedules, n, emit);
+    unit_fill(u, model, emit);
     bool ok = unit_text(u, emit, out);
     unit_free(u);
     return ok;

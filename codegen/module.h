@@ -60,14 +60,13 @@ LLVMValueRef unit_kernel(Unit *u, const KernelSpec *spec);
 // ---- driver.c, model.c, peak.c, wrappers.c -----------------------------------------------------
 // void <program>_run(frame, thread, nthreads): the whole schedule.
 LLVMValueRef emit_program(Unit *u, const Schedule *s);
-// The exported CnxrtModel; runs[i] is the function of schedules[i].
-LLVMValueRef emit_model(Unit *u, const CodegenModel *model, Schedule *const *schedules,
-                        const LLVMValueRef *runs, int n, const char *symbol);
+// The exported CnxrtModel with its programs, and the private ones of its training models.
+LLVMValueRef emit_model(Unit *u, const CodegenModel *model, const char *symbol);
 LLVMValueRef emit_peak_loop(Unit *u);
 // int main(argc, argv) of executables.
 void emit_main(Unit *u, LLVMValueRef model);
-// NAME_create, NAME_infer, ... of libraries.
-void emit_wrappers(Unit *u, LLVMValueRef model, Schedule *const *schedules, int n);
+// NAME_create, NAME_infer, ... of libraries, for the model constant of m.
+void emit_wrappers(Unit *u, LLVMValueRef model, const CodegenModel *m);
 
 // ---- jit.c ------------------------------------------------------------------------------------
 // The address of an external function of the module, linked into this process; NULL: *why.
@@ -75,8 +74,7 @@ void *unit_load(Unit *u, const char *symbol, const char **why);
 
 // ---- header.c ---------------------------------------------------------------------------------
 // The C header of a library, documented for its users.
-void header_print(Str *out, const char *name, const CodegenModel *model, Schedule *const *schedules,
-                  int n);
+void header_print(Str *out, const char *name, const CodegenModel *model);
 
 // ---- model.c ----------------------------------------------------------------------------------
 // The buffer of an input or output port, by number or by name; NULL when there is none.
@@ -86,7 +84,7 @@ int schedule_port_find(const Schedule *s, Region region, const char *name); // -
 enum { MAX_PORTS = 60 };
 // Output ports in the order of parameters of NAME_features: stages, pooled, logits. Their number.
 int schedule_feature_ports(const Schedule *s, int ports[MAX_PORTS]);
-Schedule *schedule_find(Schedule *const *schedules, int n, const char *name); // NULL: none
+Schedule *model_program(const CodegenModel *m, const char *name); // NULL: none
 
 // ---- link.c -----------------------------------------------------------------------------------
 // Makes the artifact opt->out of kind opt->emit from an object (and the embedded weights, when the

@@ -60,18 +60,18 @@ static void emit_one_output(Unit *u, const char *suffix, const Schedule *s, cons
     if (port >= 0) emit_runner(u, suffix, s, &port, 1);
 }
 
-void emit_wrappers(Unit *u, LLVMValueRef model, Schedule *const *schedules, int n) {
+void emit_wrappers(Unit *u, LLVMValueRef model, const CodegenModel *m) {
     emit_forward(u, "create", "cnxrt_library_create", u->i32, model, "pilppl");
     emit_forward(u, "clone", "cnxrt_library_clone", u->i32, NULL, "pilppl");
     emit_forward(u, "error", "cnxrt_library_error", u->ptr, NULL, "p");
     emit_forward(u, "class_names", "cnxrt_library_class_names", u->ptr, NULL, "p");
     emit_forward(u, "destroy", "cnxrt_library_destroy", u->none, NULL, "p");
-    const Schedule *infer = schedule_find(schedules, n, "infer");
+    const Schedule *infer = model_program(m, "infer");
     if (infer) {
         emit_one_output(u, "infer", infer, "logits");
         emit_one_output(u, "embed", infer, "pooled");
     }
-    const Schedule *features = schedule_find(schedules, n, "features");
+    const Schedule *features = model_program(m, "features");
     if (!features) return;
     int ports[MAX_PORTS], count = schedule_feature_ports(features, ports);
     emit_runner(u, "features", features, ports, count);

@@ -5,6 +5,7 @@
 #include "blocks.h"
 
 enum { MAX_CHANNELS = 1 << 16, MAX_KERNEL = 255, MAX_BLOCK_DEPTH = 16 };
+#define NOMINAL_DROP_PATH 0.1
 #define MAX_ELEMENTS ((double)(1ll << 33)) // of one parameter or one image's activation
 
 typedef struct {
@@ -24,43 +25,50 @@ typedef struct {
 } Site;
 
 #define AT(m) offsetof(LayerArgs, m)
-#define F_NAME {"name", F_STR, AT(name), 0, 0, NULL, NULL, FIELD_REQUIRED, "name of its parameters"}
+#define F_NAME                                                                                     \
+    { "name", F_STR, AT(name), 0, 0, NULL, NULL, FIELD_REQUIRED, "name of its parameters" }
 #define F_OUT                                                                                      \
-    {"out", F_INT, AT(out), 1, MAX_CHANNELS, NULL, NULL, FIELD_REQUIRED, "channels of the result"}
-#define F_KERNEL(init) {"kernel", F_INT2, AT(kernel), 1, MAX_KERNEL, NULL, init, 0, "kernel size"}
-#define F_STRIDE {"stride", F_INT2, AT(stride), 1, MAX_KERNEL, NULL, "1", 0, "step"}
+    { "out", F_INT, AT(out), 1, MAX_CHANNELS, NULL, NULL, FIELD_REQUIRED, "channels of the result" }
+#define F_KERNEL(init)                                                                             \
+    { "kernel", F_INT2, AT(kernel), 1, MAX_KERNEL, NULL, init, 0, "kernel size" }
+#define F_STRIDE                                                                                   \
+    { "stride", F_INT2, AT(stride), 1, MAX_KERNEL, NULL, "1", 0, "step" }
 #define F_PAD(init)                                                                                \
-    {"pad", F_INT2,     AT(pad),                                                                   \
-     -1,    MAX_KERNEL, NULL,                                                                      \
-     init,  0,          "zeros on each side, -1: half the kernel"}
-#define F_BIAS {"bias", F_BOOL, AT(bias), 0, 0, NULL, "true", 0, "whether it has a bias"}
-#define F_EPS {"eps", F_NUM, AT(eps), 0, 1, NULL, "1e-6", 0, "epsilon"}
-#define F_APPROX {"approx", F_WORD, AT(approx), 0, 0, "erf|tanh", "erf", 0, "form"}
+    {                                                                                              \
+        "pad", F_INT2, AT(pad), -1, MAX_KERNEL, NULL, init, 0,                                     \
+            "zeros on each side, -1: half the kernel"                                              \
+    }
+#define F_BIAS                                                                                     \
+    { "bias", F_BOOL, AT(bias), 0, 0, NULL, "true", 0, "whether it has a bias" }
+#define F_EPS                                                                                      \
+    { "eps", F_NUM, AT(eps), 0, 1, NULL, "1e-6", 0, "epsilon" }
+#define F_APPROX                                                                                   \
+    { "approx", F_WORD, AT(approx), 0, 0, "erf|tanh", "erf", 0, "form" }
 #define F_AGGREGATE                                                                                \
-    {"aggregate", F_WORD, AT(aggregate),                                                           \
-     0,           0,      "l2|l1|mean|std",                                                        \
-     "l2",        0,      "how a channel's positions are aggregated"}
+    {                                                                                              \
+        "aggregate", F_WORD, AT(aggregate), 0, 0, "l2|l1|mean|std", "l2", 0,                       \
+            "how a channel's positions are aggregated"                                             \
+    }
 #define F_NORMALISE                                                                                \
-    {"normalise", F_WORD, AT(normalise),                                                           \
-     0,           0,      "mean|sum|standardise|none",                                             \
-     "mean",      0,      "how aggregates are normalised over channels"}
+    {                                                                                              \
+        "normalise", F_WORD, AT(normalise), 0, 0, "mean|sum|standardise|none", "mean", 0,          \
+            "how aggregates are normalised over channels"                                          \
+    }
 #define F_RESIDUAL                                                                                 \
-    {"residual", F_BOOL, AT(residual), 0, 0, NULL, "true", 0, "whether the input is added"}
+    { "residual", F_BOOL, AT(residual), 0, 0, NULL, "true", 0, "whether the input is added" }
 #define F_STATISTICS                                                                               \
-    {"statistics",                                                                                 \
-     F_WORD,                                                                                       \
-     AT(statistics),                                                                               \
-     0,                                                                                            \
-     0,                                                                                            \
-     "image|batch",                                                                                \
-     "image",                                                                                      \
-     0,                                                                                            \
-     "positions aggregated: of an image or of the batch"}
-#define F_INIT {"init", F_NUM, AT(init), -1e6, 1e6, NULL, "1e-6", 0, "value at initialisation"}
+    {                                                                                              \
+        "statistics", F_WORD, AT(statistics), 0, 0, "image|batch", "image", 0,                     \
+            "positions aggregated: of an image or of the batch"                                    \
+    }
+#define F_INIT                                                                                     \
+    { "init", F_NUM, AT(init), -1e6, 1e6, NULL, "1e-6", 0, "value at initialisation" }
 #define F_DROP_PATH                                                                                \
-    {"drop_path", F_NUM, AT(drop_path), 0, 0.99, NULL, NULL, FIELD_NONE, "drop rate in training"}
-#define F_BODY {"body", F_NODE, AT(body), 0, 0, NULL, NULL, FIELD_REQUIRED, "list of layers"}
-#define FIELDS(...) {__VA_ARGS__}
+    { "drop_path", F_NUM, AT(drop_path), 0, 0.99, NULL, NULL, FIELD_NONE, "drop rate in training" }
+#define F_BODY                                                                                     \
+    { "body", F_NODE, AT(body), 0, 0, NULL, NULL, FIELD_REQUIRED, "list of layers" }
+#define FIELDS(...)                                                                                \
+    { __VA_ARGS__ }
 
 #define LAYER(name, fields, doc) static const Field fields_##name[] = fields;
 #include "blocks.def"
@@ -105,16 +113,18 @@ Value block_op(Builder *b, Op op, Loc loc, const char *label, const Value *args,
     return fail(b);
 }
 
-Value block_param(Builder *b, const char *name, int rank, const int64_t *dims, Loc loc) {
+Value block_param(Builder *b, const ParamInfo *info, int rank, const int64_t *dims, Loc loc) {
     if (b->failed) return NO_VALUE;
+    const char *name =
+        *b->prefix ? arena_printf(b->schema.arena, "%s%s", b->prefix, info->name) : info->name;
     Dim d[MAX_RANK];
     double elements = 1;
     for (int i = 0; i < rank; i++) {
         d[i] = dim_c(dims[i]);
         elements *= (double)dims[i];
     }
-    for (int i = 0; i < b->names.n; i++)
-        if (strcmp(b->names.v[i], name) == 0) {
+    for (int i = 0; i < b->params.n; i++)
+        if (strcmp(b->params.v[i].name, name) == 0) {
             diag_error(b->schema.diag, loc, "two layers have the parameter '%s'", name);
             diag_hint(b->schema.diag, "give one of them another name");
             return fail(b);
@@ -123,30 +133,54 @@ Value block_param(Builder *b, const char *name, int rank, const int64_t *dims, L
         diag_error(b->schema.diag, loc, "parameter '%s' has %.0f elements", name, elements);
         return fail(b);
     }
-    vec_push(b->schema.arena, &b->names, name);
-    return graph_param(b->graph, name, type_make(DT_F32, rank, d), loc);
+    ParamInfo made = *info;
+    made.name = name;
+    made.type = type_make(DT_F32, rank, d);
+    made.place = b->place;
+    vec_push(b->schema.arena, &b->params, made);
+    return graph_param(b->graph, name, made.type, loc);
 }
 
 static const char *join(Builder *b, const char *prefix, const char *name) {
     return *prefix ? arena_printf(b->schema.arena, "%s.%s", prefix, name) : name;
 }
 
-static Value vector(Builder *b, const char *name, const char *part, int64_t n, Loc loc) {
-    return block_param(b, join(b, name, part), 1, &n, loc);
+static Value vector(Builder *b, ParamInfo info, const char *name, const char *part, int64_t n,
+                    Loc loc) {
+    info.name = join(b, name, part);
+    return block_param(b, &info, 1, &n, loc);
+}
+
+// Weight [o,i,...] and bias [o] (NO_VALUE without) of a linear map.
+static void affine(Builder *b, Op op, const char *name, int rank, const int64_t *d, bool bias,
+                   Loc loc, Value *args) {
+    ParamInfo info = {.name = join(b, name, "weight"), .role = ROLE_WEIGHT, .op = op, .fan_in = 1};
+    for (int i = 1; i < rank; i++) info.fan_in *= d[i];
+    args[0] = block_param(b, &info, rank, d, loc);
+    info.role = ROLE_BIAS;
+    args[1] = bias ? vector(b, info, name, "bias", d[0], loc) : NO_VALUE;
 }
 
 Value block_layernorm(Builder *b, Loc loc, const char *name, double eps, Value x) {
     int64_t c = type_last(graph_type(b->graph, x));
-    Value weight = vector(b, name, "weight", c, loc), bias = vector(b, name, "bias", c, loc);
+    ParamInfo gamma = {.role = ROLE_NORM, .op = OP_LAYERNORM};
+    ParamInfo beta = {.role = ROLE_NORM_BIAS, .op = OP_LAYERNORM};
+    Value weight = vector(b, gamma, name, "weight", c, loc);
+    Value bias = vector(b, beta, name, "bias", c, loc);
     Attr attr = attr_f64(A_eps, eps);
     return block_op(b, OP_LAYERNORM, loc, name, (Value[]){x, weight, bias}, 3, &attr, 1);
 }
 
 Value block_linear(Builder *b, Loc loc, const char *name, int64_t out, bool bias, Value x) {
     int64_t d[] = {out, type_last(graph_type(b->graph, x))};
-    Value args[3] = {x, block_param(b, join(b, name, "weight"), 2, d, loc), NO_VALUE};
-    if (bias) args[2] = vector(b, name, "bias", out, loc);
+    Value args[3] = {x, NO_VALUE, NO_VALUE};
+    affine(b, OP_LINEAR, name, 2, d, bias, loc, args + 1);
     return block_op(b, OP_LINEAR, loc, name, args, bias ? 3 : 2, NULL, 0);
+}
+
+Value block_mask(Builder *b, Loc loc, Value x) {
+    if (b->mask == NO_VALUE) return x;
+    return block_op(b, OP_MASK, loc, NULL, (Value[]){x, b->mask}, 2, NULL, 0);
 }
 
 // ---- layers ------------------------------------------------------------------------------------
@@ -169,8 +203,8 @@ static Value convolve(Builder *b, Op op, const LayerArgs *l, const Site *at, int
     if (!conv_fits(b, l, at->loc, x)) return fail(b);
     const char *name = join(b, at->prefix, l->name);
     int64_t d[] = {o, i, l->kernel[0], l->kernel[1]};
-    Value args[3] = {x, block_param(b, join(b, name, "weight"), 4, d, at->loc), NO_VALUE};
-    if (l->bias) args[2] = vector(b, name, "bias", o, at->loc);
+    Value args[3] = {x, NO_VALUE, NO_VALUE};
+    affine(b, op, name, 4, d, l->bias, at->loc, args + 1);
     Attr attrs[] = {attr_ints2(b->schema.arena, A_stride, l->stride[0], l->stride[1]),
                     attr_ints2(b->schema.arena, A_pad, l->pad[0], l->pad[1])};
     for (int k = 0; k < 2; k++) b->stride[k] *= l->stride[k];
@@ -181,9 +215,12 @@ static Value build_conv(Builder *b, const LayerArgs *args, const Site *at, Value
     LayerArgs l = *args;
     for (int k = 0; k < 2; k++)
         if (l.pad[k] < 0) l.pad[k] = l.kernel[k] / 2;
-    if (l.kernel[0] > l.stride[0] || l.kernel[1] > l.stride[1])
+    if (l.kernel[0] > l.stride[0] || l.kernel[1] > l.stride[1] || l.pad[0] || l.pad[1])
         vec_push(b->schema.arena, &b->leaks,
-                 ((ConvSite){at->loc, {l.kernel[0], l.kernel[1]}, {l.stride[0], l.stride[1]}}));
+                 ((ConvSite){at->loc,
+                             {l.kernel[0], l.kernel[1]},
+                             {l.stride[0], l.stride[1]},
+                             {l.pad[0], l.pad[1]}}));
     return convolve(b, OP_CONV2D, &l, at, l.out, type_last(graph_type(b->graph, x)), x);
 }
 
@@ -191,6 +228,8 @@ static Value build_dwconv(Builder *b, const LayerArgs *args, const Site *at, Val
     LayerArgs l = *args;
     for (int k = 0; k < 2; k++)
         if (l.pad[k] < 0) l.pad[k] = l.kernel[k] / 2;
+    x = block_mask(b, at->loc, x);
+    if (x == NO_VALUE) return x;
     return convolve(b, OP_DWCONV2D, &l, at, type_last(graph_type(b->graph, x)), 1, x);
 }
 
@@ -207,24 +246,53 @@ static Value build_gelu(Builder *b, const LayerArgs *l, const Site *at, Value x)
     return block_op(b, OP_GELU, at->loc, join(b, at->prefix, "gelu"), &x, 1, &attr, 1);
 }
 
+// grn from its parts, with statistics of the visible positions alone.
+static Value masked_grn(Builder *b, const Attr *attrs, const char *name, Loc loc, Value x,
+                        Value gamma, Value beta) {
+    Value visible = block_mask(b, loc, x);
+    Value stat = block_op(b, OP_GRN_STAT, loc, name, &visible, 1, (Attr[]){attrs[1], attrs[4]}, 2);
+    Value scale = block_op(b, OP_GRN_SCALE, loc, name, (Value[]){stat, gamma}, 2,
+                           (Attr[]){attrs[0], attrs[2], attrs[3]}, 3);
+    x = block_op(b, OP_SCALE, loc, name, (Value[]){x, scale}, 2, NULL, 0);
+    return block_op(b, OP_ADD, loc, name, (Value[]){x, beta}, 2, NULL, 0);
+}
+
 static Value build_grn(Builder *b, const LayerArgs *l, const Site *at, Value x) {
     const char *name = join(b, at->prefix, l->name);
     int64_t k = type_last(graph_type(b->graph, x));
-    Value gamma = vector(b, name, "gamma", k, at->loc), beta = vector(b, name, "beta", k, at->loc);
+    ParamInfo info = {.role = ROLE_GRN, .op = OP_GRN};
+    Value gamma = vector(b, info, name, "gamma", k, at->loc);
+    Value beta = vector(b, info, name, "beta", k, at->loc);
     Attr attrs[] = {attr_f64(A_eps, l->eps), attr_int(A_aggregate, l->aggregate),
                     attr_int(A_normalise, l->normalise), attr_int(A_residual, l->residual),
                     attr_int(A_statistics, l->statistics)};
+    if (b->mask != NO_VALUE) return masked_grn(b, attrs, name, at->loc, x, gamma, beta);
     return block_op(b, OP_GRN, at->loc, name, (Value[]){x, gamma, beta}, 3, attrs, 5);
 }
 
 static Value build_layerscale(Builder *b, const LayerArgs *l, const Site *at, Value x) {
     const char *name = join(b, at->prefix, l->name);
     int64_t c = type_last(graph_type(b->graph, x));
-    Value s = block_param(b, name, 1, &c, at->loc);
+    ParamInfo info = {.name = name, .role = ROLE_LAYERSCALE, .op = OP_SCALE, .value = l->init};
+    Value s = block_param(b, &info, 1, &c, at->loc);
     return block_op(b, OP_SCALE, at->loc, name, (Value[]){x, s}, 2, NULL, 0);
 }
 
 static Value build_body(Builder *b, const Yaml *body, const Site *in, Value x);
+
+// The branch as training drops it. Every residual has a key, dropped or not, so that keys do not
+// depend on rates. Rates are set at run time: the attribute is what the spec says, or a
+// stand-in where it says 0.
+static Value drop_branch(Builder *b, const LayerArgs *l, Loc loc, const char *label, Value y) {
+    double network = b->spec->drop_path, share = b->share;
+    if (l->drop_path >= 0) share = network > 0 ? l->drop_path / network : 0;
+    int key = ++b->residuals;
+    if (!b->training || share <= 0) return y;
+    double rate = share * (network > 0 ? network : NOMINAL_DROP_PATH);
+    Attr attrs[] = {attr_f64(A_rate, rate), attr_int(A_key, key)};
+    vec_push(b->schema.arena, &b->drops, ((DropSite){key, share}));
+    return block_op(b, OP_DROP_PATH, loc, label, &y, 1, attrs, 2);
+}
 
 static Value build_residual(Builder *b, const LayerArgs *l, const Site *at, Value x) {
     Value y = build_body(b, l->body, at, x);
@@ -234,8 +302,9 @@ static Value build_residual(Builder *b, const LayerArgs *l, const Site *at, Valu
                    shape_text(b, x), shape_text(b, y));
         return fail(b);
     }
-    return block_op(b, OP_ADD, at->loc, join(b, at->prefix, "residual"), (Value[]){x, y}, 2, NULL,
-                    0);
+    const char *label = join(b, at->prefix, "residual");
+    y = drop_branch(b, l, at->loc, label, y);
+    return block_op(b, OP_ADD, at->loc, label, (Value[]){x, y}, 2, NULL, 0);
 }
 
 // ---- the table ---------------------------------------------------------------------------------

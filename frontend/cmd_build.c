@@ -63,11 +63,13 @@ static const char *runtime_dir(const Options *o) {
     return in_tree ? CNX_BUILD_LIBDIR : CNX_LIBDIR;
 }
 
-// Whether this version compiles what was asked for.
-static bool check_programs(const ModelSpec *spec, Diag *d) {
-    if (!(spec->asked & (PROGRAM_TRAIN | PROGRAM_PRETRAIN))) return true;
-    diag_error(d, (Loc){0}, "programs train and pretrain are not available in this version");
-    diag_hint(d, "use --programs=infer");
+// The programs an artifact of that kind holds. Libraries serve inference only.
+static bool choose_programs(const ModelSpec *spec, EmitKind kind, unsigned *out, Diag *d) {
+    bool library = kind == EMIT_SHARED || kind == EMIT_STATIC;
+    *out = spec->asked ? spec->programs : PROGRAM_INFER;
+    if (!library || !(spec->asked & (PROGRAM_TRAIN | PROGRAM_PRETRAIN))) return true;
+    diag_error(d, (Loc){0}, "programs train and pretrain are not for libraries");
+    diag_hint(d, "use --emit=exe, or --programs=infer");
     return false;
 }
 
@@ -81,14 +83,16 @@ static bool build(const Options *o, const CodegenOptions *cg, const PipelineOpti
                   const Target *target, Diag *d) {
     double start = seconds();
     Compiled c;
+    unsigned programs;
     ModelSpec *spec = cmd_spec(o, d);
-    if (!spec || !check_programs(spec, d) || !compile_spec(&c, spec, target, opt, d)) return false;
+    if (!spec || !choose_programs(spec, cg->emit, &programs, d) ||
+        !compile_spec(&c, spec, programs, target, opt, d))
+        return false;
     double planned = seconds();
     const char *weights = options_get(o, "weights", NULL);
     if (weights && !compile_embed(&c, weights, d)) return false;
     double embedded = seconds();
-    if (!codegen_build(o->arena, &c.model, c.pipeline.schedules.v, c.pipeline.schedules.n, cg, d))
-        return false;
+    if (!codegen_build(o->arena, &c.v[MODEL_INFER].model, cg, d)) return false;
     if (cg->time)
         fprintf(stderr, "spec and passes %.3f s, weights %.3f s, code %.3f s, total %.3f s\n",
                 planned - start, embedded - planned, seconds() - embedded, seconds() - start);

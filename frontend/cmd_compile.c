@@ -36,7 +36,7 @@ static void fill_layers(Arena *a, CodegenModel *m, const Graph *g) {
     }
 }
 
-static const Schedule *schedule_find(const Pipeline *p, const char *name) {
+static const Schedule *schedule_of(const Pipeline *p, const char *name) {
     for (int i = 0; i < p->schedules.n; i++)
         if (strcmp(p->schedules.v[i]->name, name) == 0) return p->schedules.v[i];
     return NULL;
@@ -53,15 +53,20 @@ static void fill_params(Arena *a, CodegenModel *m, const Graph *source, const Sc
             if (buffer->region != REGION_PARAM || strcmp(buffer->name, node_str(n, A_name)))
                 continue;
             m->params[m->nparams++] = (struct CodegenParam){
-                node_str(n, A_name), graph_type(source, n->first), buffer->offset};
+                .name = node_str(n, A_name),
+                .type = graph_type(source, n->first),
+                .offset = buffer->offset,
+            };
         }
     }
 }
 
-static void fill_model(Compiled *c, const ModelSpec *spec) {
+static void fill_model(CompiledModel *c, const ModelSpec *spec) {
     Arena *a = c->pipeline.arena;
     const InputSpec *in = &spec->input;
     c->model = (CodegenModel){
+        .schedules = c->pipeline.schedules.v,
+        .nschedules = c->pipeline.schedules.n,
         .name = spec->name,
         .precision = "fp32",
         .channels = (int)in->channels,
@@ -75,35 +80,55 @@ static void fill_model(Compiled *c, const ModelSpec *spec) {
         .interpolation = in->interpolation ? "bilinear" : "bicubic",
     };
     fill_layers(a, &c->model, c->source);
-    const Schedule *prepare = schedule_find(&c->pipeline, "prepare");
+    const Schedule *prepare = schedule_of(&c->pipeline, "prepare");
     if (!prepare) return;
     fill_params(a, &c->model, c->source, prepare);
     c->model.param_bytes = prepare->param_bytes;
     c->model.weight_bytes = prepare->weight_bytes;
 }
 
-bool compile_spec(Compiled *c, const ModelSpec *spec, const Target *target,
-                  const PipelineOptions *opt, Diag *d) {
-    Module *m = spec_module(spec, d);
-    if (!m) return false;
-    *c = (Compiled){.pipeline = {.arena = spec->arena,
-                                 .target = target,
-                                 .module = m,
-                                 .rewrite_limit = opt ? opt->rewrite_limit : -1},
-                    .source = module_find(m, "infer")};
-    if (!c->source) {
-        diag_error(d, (Loc){0}, "programs train and pretrain are not available in this version");
-        diag_hint(d, "use --programs=infer");
-        return false;
+static bool build_programs(CompiledModel *c, int which, const ModelSpec *spec, Diag *d) {
+    static const char *const main_program[] = {"infer", "train", "pretrain"};
+    if (which == MODEL_INFER) {
+        c->pipeline.module = spec_module(spec, d);
+    } else {
+        TrainModel *t = NEW(spec->arena, TrainModel);
+        bool ok = which == MODEL_TRAIN ? train_build(t, spec, d) : pretrain_build(t, spec, d);
+        c->training = t;
+        c->pipeline.module = ok ? t->module : NULL;
     }
+    if (!c->pipeline.module) return false;
+    c->source = module_find(c->pipeline.module, main_program[which]);
+    return true;
+}
+
+bool compile_model(CompiledModel *c, int which, const ModelSpec *spec, const Target *target,
+                   const PipelineOptions *opt, Diag *d) {
+    *c = (CompiledModel){.pipeline = {.arena = spec->arena,
+                                      .target = target,
+                                      .rewrite_limit = opt ? opt->rewrite_limit : -1}};
+    if (!build_programs(c, which, spec, d)) return false;
     if (opt && !pipeline_run(&c->pipeline, opt, d)) return false;
     fill_model(c, spec);
+    if (c->training) compile_tables(c, which, spec);
+    return true;
+}
+
+bool compile_spec(Compiled *c, const ModelSpec *spec, unsigned programs, const Target *target,
+                  const PipelineOptions *opt, Diag *d) {
+    *c = (Compiled){0};
+    for (int i = 0; i < MODELS; i++)
+        if (i == MODEL_INFER || (programs >> i & 1))
+            if (!compile_model(&c->v[i], i, spec, target, opt, d)) return false;
+    CodegenModel *m = &c->v[MODEL_INFER].model;
+    if (c->v[MODEL_TRAIN].source) m->train = &c->v[MODEL_TRAIN].model;
+    if (c->v[MODEL_PRETRAIN].source) m->pretrain = &c->v[MODEL_PRETRAIN].model;
     return true;
 }
 
 // ---- embedding ---------------------------------------------------------------------------------
 
-static bool load_raw(Compiled *c, const char *path, char *blob, Diag *d) {
+static bool load_raw(CompiledModel *c, const char *path, char *blob, Diag *d) {
     Arena *a = c->pipeline.arena;
     const CodegenModel *m = &c->model;
     CnxrtParam *params = NEWN(a, CnxrtParam, m->nparams + 1);
@@ -125,9 +150,10 @@ static bool load_raw(Compiled *c, const char *path, char *blob, Diag *d) {
     return status == CNXRT_OK;
 }
 
-bool compile_embed(Compiled *c, const char *weights, Diag *d) {
+bool compile_embed(Compiled *compiled, const char *weights, Diag *d) {
+    CompiledModel *c = &compiled->v[MODEL_INFER];
     Arena *a = c->pipeline.arena;
-    const Schedule *s = schedule_find(&c->pipeline, "prepare");
+    const Schedule *s = schedule_of(&c->pipeline, "prepare");
     if (!s) ice((Loc){0}, "no program prepare to embed weights with");
     char *raw = arena_alloc(a, (size_t)c->model.param_bytes + 64);
     char *blob = arena_alloc(a, (size_t)c->model.weight_bytes + 64);

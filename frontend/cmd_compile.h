@@ -4,19 +4,33 @@
 #define CNX_FRONTEND_CMD_COMPILE_H
 #include "../codegen/codegen.h"
 #include "../passes/pipeline.h"
-#include "spec.h"
+#include "train.h"
+
+// The models of an artifact: each has programs, parameters and a pipeline run of its own.
+enum { MODEL_INFER, MODEL_TRAIN, MODEL_PRETRAIN, MODELS };
 
 typedef struct {
     Pipeline pipeline;
-    Graph *source; // program infer as the spec describes it
+    const Graph *source;        // infer, train or pretrain as the spec describes it
+    const TrainModel *training; // NULL for inference
     CodegenModel model;
+} CompiledModel;
+
+typedef struct {
+    CompiledModel v[MODELS]; // those not built are empty
 } Compiled;
 
-// Builds the programs of spec and runs the pipeline (opt NULL: not at all); fills model as far as
-// schedules exist. False after errors on d.
-bool compile_spec(Compiled *c, const ModelSpec *spec, const Target *target,
+// Builds the programs of one model of spec and runs the pipeline (opt NULL: not at all); fills
+// model as far as schedules exist. False after errors on d.
+bool compile_model(CompiledModel *c, int which, const ModelSpec *spec, const Target *target,
+                   const PipelineOptions *opt, Diag *d);
+// Inference and the training models of `programs` (PROGRAM_*), in one description: v[0].model.
+bool compile_spec(Compiled *c, const ModelSpec *spec, unsigned programs, const Target *target,
                   const PipelineOptions *opt, Diag *d);
-// Loads a checkpoint, runs program prepare on it and sets model.embedded. False after errors on d.
+// Loads a checkpoint, runs program prepare of inference on it and sets model.embedded. False after
+// errors on d.
 bool compile_embed(Compiled *c, const char *weights, Diag *d);
+// Recipes, initial values, drop keys and geometry of a training model (cmd_tables.c).
+void compile_tables(CompiledModel *c, int which, const ModelSpec *spec);
 
 #endif

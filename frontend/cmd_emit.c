@@ -14,7 +14,9 @@ static const Option options[] = {
      "llvm      LLVM IR\n"
      "asm       assembly\n"
      "(default: graph)"},
-    {"program", 'p', "NAME", "only this program: infer, features or prepare"},
+    {"program", 'p', "NAME",
+     "only this program: infer, features; train, pretrain, reconstruct,\n"
+     "update, update.ema; prepare (of the model --programs names)"},
     {"output", 'o', "FILE", "write there instead of standard output"},
     {"svg", 0, "FILE", "with --stage=memory: a picture of offsets over time"},
     OPTION_TARGET,
@@ -65,7 +67,9 @@ static bool keep_program(Pipeline *p, const char *name, Diag *d) {
         if (strcmp(p->schedules.v[i]->name, name) == 0) p->schedules.v[n++] = p->schedules.v[i];
     if (!g && !n) {
         diag_error(d, (Loc){0}, "no program '%s' at this stage", name);
-        diag_hint(d, "programs of a spec are infer, features, and prepare once passes have run");
+        diag_hint(d, "a spec has infer, features; with --programs=train train, update, update.ema; "
+                     "with --programs=pretrain pretrain, reconstruct, update, update.ema; and each "
+                     "prepare once passes have run");
         return false;
     }
     p->module = m;
@@ -83,11 +87,13 @@ static bool write_svg(Pipeline *p, const char *path, Diag *d) {
     return ok;
 }
 
-static bool print_stage(Str *out, Pipeline *p, const CodegenModel *model, int stage,
-                        const char *svg, Diag *d) {
+static bool print_stage(Str *out, CompiledModel *c, int stage, const char *svg, Diag *d) {
+    Pipeline *p = &c->pipeline;
+    c->model.schedules = p->schedules.v;
+    c->model.nschedules = p->schedules.n;
     if (stage >= STAGE_LLVM)
-        return codegen_text(p->arena, model, p->schedules.v, p->schedules.n,
-                            stage == STAGE_LLVM ? EMIT_LLVM : EMIT_ASM, out, d);
+        return codegen_text(p->arena, &c->model, stage == STAGE_LLVM ? EMIT_LLVM : EMIT_ASM, out,
+                            d);
     if (stage == STAGE_MEMORY)
         for (int i = 0; i < p->schedules.n; i++) memory_map(out, p->schedules.v[i]);
     if (stage == STAGE_MEMORY && svg && !write_svg(p, svg, d)) return false;
@@ -96,6 +102,31 @@ static bool print_stage(Str *out, Pipeline *p, const CodegenModel *model, int st
     else
         pipeline_print(out, p);
     return true;
+}
+
+// The model that has the program: of the one --programs names, else the first.
+static int find_model(const ModelSpec *spec, const char *program) {
+    if (spec->asked == PROGRAM_TRAIN) return MODEL_TRAIN;
+    if (spec->asked == PROGRAM_PRETRAIN) return MODEL_PRETRAIN;
+    if (!program) return MODEL_INFER;
+    bool update = strncmp(program, "update", 6) == 0;
+    if (strcmp(program, "train") == 0 || (update && (spec->programs & PROGRAM_TRAIN)))
+        return MODEL_TRAIN;
+    return update || strcmp(program, "pretrain") == 0 || strcmp(program, "reconstruct") == 0
+               ? MODEL_PRETRAIN
+               : MODEL_INFER;
+}
+
+// That model, when the spec supports it.
+static bool compile_one(CompiledModel *c, const ModelSpec *spec, const char *program,
+                        const Target *target, const PipelineOptions *opt, Diag *d) {
+    int which = find_model(spec, program);
+    if (which != MODEL_INFER && !(spec->programs >> which & 1)) {
+        diag_error(d, (Loc){0}, "the spec does not support program %s", program);
+        for (int i = 0; i < spec->notes.n; i++) diag_hint(d, "%s", spec->notes.v[i]);
+        return false;
+    }
+    return compile_model(c, which, spec, target, opt, d) && keep_program(&c->pipeline, program, d);
 }
 
 int cmd_emit(Arena *a, int argc, char *const *argv) {
@@ -115,13 +146,13 @@ int cmd_emit(Arena *a, int argc, char *const *argv) {
     if (!target || !cmd_pipeline_options(&o, &opt)) return EXIT_USAGE;
     opt.stop_level = levels[stage];
     Diag *d = diag_new(a, stderr);
-    Compiled c;
+    CompiledModel c;
     bool run = stage != STAGE_GRAPH || opt.passes;
     ModelSpec *spec = cmd_spec(&o, d);
-    if (!spec || !compile_spec(&c, spec, target, run ? &opt : NULL, d) ||
-        !keep_program(&c.pipeline, options_get(&o, "program", NULL), d))
+    if (!spec ||
+        !compile_one(&c, spec, options_get(&o, "program", NULL), target, run ? &opt : NULL, d))
         return EXIT_INPUT;
     Str out = {.arena = a};
-    if (!print_stage(&out, &c.pipeline, &c.model, stage, svg, d)) return EXIT_INPUT;
+    if (!print_stage(&out, &c, stage, svg, d)) return EXIT_INPUT;
     return cmd_write(&o, str_cstr(&out), out.n) ? EXIT_DONE : EXIT_INPUT;
 }

@@ -4,8 +4,12 @@
 #include <math.h>
 
 Builder network_builder(Arena *a, Diag *d, const ModelSpec *spec, const char *program) {
-    return (Builder){
-        .schema = {a, d}, .spec = spec, .graph = graph_new(a, program), .stride = {1, 1}};
+    return (Builder){.schema = {a, d},
+                     .spec = spec,
+                     .graph = graph_new(a, program),
+                     .stride = {1, 1},
+                     .prefix = "",
+                     .mask = NO_VALUE};
 }
 
 static bool check_dim(Builder *b, const StageSpec *stage, int i, const char *what, Value x) {
@@ -18,15 +22,31 @@ static bool check_dim(Builder *b, const StageSpec *stage, int i, const char *wha
     return false;
 }
 
+int64_t spec_blocks(const ModelSpec *spec, int stages) {
+    int64_t n = 0;
+    for (int i = 0; i < stages; i++) n += spec->stages.v[i].depth;
+    return n;
+}
+
+// share of block j of stage i in the network's drop rate: b/(B-1), b of all B blocks.
+static double drop_share(const ModelSpec *spec, int i, int64_t j) {
+    int64_t all = spec_blocks(spec, spec->stages.n);
+    return all > 1 ? (double)(spec_blocks(spec, i) + j) / (double)(all - 1) : 0;
+}
+
 static Value build_stage(Builder *b, int i, Value x) {
     const StageSpec *stage = &b->spec->stages.v[i];
     Arena *a = b->schema.arena;
+    b->place = (Place){PLACE_DOWN, i, 0};
+    b->share = 0;
     if (stage->downsample.block)
         x = block_build(b, &stage->downsample, stage->dim, stage->downsample.name, x);
     if (!check_dim(b, stage, i, stage->downsample.block ? "downsample" : "input", x))
         return NO_VALUE;
     for (int64_t j = 0; j < stage->depth; j++) {
         const char *prefix = arena_printf(a, "%s.%lld", stage->use.name, (long long)j);
+        b->place = (Place){PLACE_BLOCK, i, j};
+        b->share = drop_share(b->spec, i, j);
         x = block_build(b, &stage->use, stage->dim, prefix, x);
         if (!check_dim(b, stage, i, "block", x)) return NO_VALUE;
     }
@@ -35,28 +55,40 @@ static Value build_stage(Builder *b, int i, Value x) {
 
 static Value build_head(Builder *b, Value x) {
     const HeadSpec *head = &b->spec->head;
+    b->place = (Place){PLACE_HEAD, 0, 0};
     x = block_op(b, OP_GLOBAL_AVG_POOL, head->loc, "pool", &x, 1, NULL, 0);
     if (x != NO_VALUE && head->present && head->norm)
         x = block_layernorm(b, head->loc, "norm", head->eps, x);
     return x;
 }
 
-bool network_build(Builder *b, bool features) {
+Value network_image(Builder *b) {
     const InputSpec *in = &b->spec->input;
     Dim d[] = {dim_b(1), dim_c(in->height), dim_c(in->width), dim_c(in->channels)};
-    Value x = graph_input(b->graph, "image", type_make(DT_F32, 4, d), (Loc){0});
+    return graph_input(b->graph, "image", type_make(DT_F32, 4, d), (Loc){0});
+}
+
+Value network_stage(Builder *b, int i, Value x) {
+    x = build_stage(b, i, x);
+    return b->failed ? NO_VALUE : x;
+}
+
+Value network_logits(Builder *b, Value x, Value *pooled) {
+    const HeadSpec *head = &b->spec->head;
+    *pooled = build_head(b, x);
+    if (*pooled == NO_VALUE || !head->classes) return NO_VALUE;
+    return block_linear(b, head->loc, "head", head->classes, true, *pooled);
+}
+
+bool network_build(Builder *b, bool features) {
+    Value x = network_image(b);
     for (int i = 0; i < b->spec->stages.n; i++) {
-        x = build_stage(b, i, x);
-        if (x == NO_VALUE || b->failed) return false;
+        x = network_stage(b, i, x);
+        if (x == NO_VALUE) return false;
         if (features) graph_output(b->graph, arena_printf(b->schema.arena, "stage%d", i), x);
     }
-    Value pooled = build_head(b, x);
-    if (pooled == NO_VALUE) return false;
-    Value logits = NO_VALUE;
-    if (b->spec->head.classes) {
-        logits = block_linear(b, b->spec->head.loc, "head", b->spec->head.classes, true, pooled);
-        if (logits == NO_VALUE) return false;
-    }
+    Value pooled, logits = network_logits(b, x, &pooled);
+    if (pooled == NO_VALUE || b->failed) return false;
     if (logits != NO_VALUE && !features) graph_output(b->graph, "logits", logits);
     graph_output(b->graph, "pooled", pooled);
     if (logits != NO_VALUE && features) graph_output(b->graph, "logits", logits);
@@ -65,7 +97,6 @@ bool network_build(Builder *b, bool features) {
 
 Module *spec_module(const ModelSpec *spec, Diag *d) {
     Module *m = module_new(spec->arena);
-    if (!(spec->programs & PROGRAM_INFER)) return m;
     static const char *const names[] = {"infer", "features"};
     for (int i = 0; i < 2; i++) {
         Builder b = network_builder(spec->arena, d, spec, names[i]);
@@ -97,17 +128,15 @@ static StageInfo since(const Graph *g, Value x, Mark from) {
 }
 
 NetworkInfo network_info(Arena *a, const ModelSpec *spec) {
-    const InputSpec *in = &spec->input;
     Builder b = network_builder(a, diag_new(a, stderr), spec, "info");
     NetworkInfo info = {.stage = NEWN(a, StageInfo, spec->stages.n)};
-    Dim d[] = {dim_b(1), dim_c(in->height), dim_c(in->width), dim_c(in->channels)};
-    Value x = graph_input(b.graph, "image", type_make(DT_F32, 4, d), (Loc){0});
+    Value x = network_image(&b);
     Mark zero = {0, 0};
     const StageSpec *first = &spec->stages.v[0];
     info.stem = since(
         b.graph, block_build(&b, &first->downsample, first->dim, first->downsample.name, x), zero);
     b = network_builder(a, b.schema.diag, spec, "info");
-    x = graph_input(b.graph, "image", type_make(DT_F32, 4, d), (Loc){0});
+    x = network_image(&b);
     for (int i = 0; i < spec->stages.n; i++) {
         Mark before = mark(b.graph);
         x = build_stage(&b, i, x);
@@ -134,6 +163,11 @@ typedef struct {
 static Obstacle find_leak(Arena *a, const Builder *encoder) {
     if (!encoder->leaks.n) return (Obstacle){0};
     const ConvSite *c = &encoder->leaks.v[0];
+    if (c->kernel[0] <= c->stride[0] && c->kernel[1] <= c->stride[1])
+        return (Obstacle){c->loc,
+                          "a padded convolution shifts its patches off the mask: it would leak "
+                          "masked pixels into visible ones, so FCMAE cannot use it",
+                          "set pad to 0, or build without pretrain"};
     return (Obstacle){
         c->loc,
         arena_printf(a,

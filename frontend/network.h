@@ -15,6 +15,13 @@ typedef struct {
     int64_t params, macs;
 } NetworkInfo;
 
+// The input image, stage i on x with what leads into it, the head on the last stage: NO_VALUE after
+// errors (and for logits where there are no classes).
+Value network_image(Builder *b);
+Value network_stage(Builder *b, int i, Value x);
+Value network_logits(Builder *b, Value x, Value *pooled);
+// Blocks of the first `stages` stages.
+int64_t spec_blocks(const ModelSpec *spec, int stages);
 // Builds program `infer` or `features` into b->graph. Returns false after errors.
 bool network_build(Builder *b, bool features);
 Builder network_builder(Arena *a, Diag *d, const ModelSpec *spec, const char *program);

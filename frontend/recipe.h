@@ -4,13 +4,18 @@
 #define CNX_FRONTEND_RECIPE_H
 #include "schema.h"
 
+enum { RECIPE_PRETRAIN, RECIPE_FINETUNE, RECIPE_TRAIN };
+enum { LOSS_CROSS_ENTROPY, LOSS_BCE, LOSS_MASKED_MSE };
+enum { NO_DECAY_VECTORS = 1, NO_DECAY_BIAS = 2, NO_DECAY_SCALE = 4 }; // rank 1; bias; grn, gamma
+enum { DECAY_NONE, DECAY_SINGLE, DECAY_GROUP };
+
 typedef struct {
     const char *name;
     Loc loc;
     const Yaml *part; // the map of layer_decay or augment while reading
-    int kind;         // 0 pretrain, 1 finetune, 2 train
+    int kind;         // RECIPE_*
     int optimizer;    // 0 adamw
-    int loss;         // 0 cross_entropy, 1 bce, 2 masked_mse
+    int loss;         // LOSS_*
     int precision;    // 0 fp32, 1 fp16, 2 bf16
     double betas[2], eps;
     double base_lr; // per 256 images of the batch
@@ -18,9 +23,9 @@ typedef struct {
     double min_lr, weight_decay, clip;
     int64_t batch;
     double epochs, warmup_epochs;
-    unsigned no_decay; // bits: 1 vectors (rank 1), 2 bias, 4 scale (grn, layer scale)
+    unsigned no_decay; // NO_DECAY_*
     struct {
-        int kind; // 0 none, 1 single, 2 group
+        int kind; // DECAY_*
         double rate;
     } layer_decay;
     double drop_path, label_smoothing, mixup, cutmix, mix_switch, ema, head_init_scale;

@@ -1,5 +1,5 @@
-// Reverse-mode differentiation: a program with an output `loss` gets the gradient of every
-// parameter.
+// Reverse-mode differentiation: a program that trains (train, pretrain) and has an output `loss`
+// gets the gradient of every parameter.
 //
 //   before   return loss=%l, logits=%z
 //   after    return loss=%l, logits=%z, grad.NAME=%g, ...     one per parameter, in program order
@@ -155,12 +155,14 @@ void pass_autodiff(Pipeline *p) {
     }
     for (int i = 0; i < p->module->graphs.n; i++) {
         const Graph *g = p->module->graphs.v[i];
-        if (find_output(g, "loss") == NO_VALUE) continue;
+        if (!program_trains(g) || find_output(g, "loss") == NO_VALUE) continue;
         ice_context.program = g->name;
         found++;
         Graph *with = differentiate(p, g);
         if (!with) return;
         p->module->graphs.v[i] = with;
     }
-    if (!found) diag_error(p->diag, (Loc){0}, "autodiff: no program has an output named loss");
+    if (!found)
+        diag_error(p->diag, (Loc){0},
+                   "autodiff: no program train or pretrain has an output named loss");
 }

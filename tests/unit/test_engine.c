@@ -91,12 +91,14 @@ static int setup(void **state) {
     const char *why = schedule_verify(s);
     if (why) fprintf(stderr, "%s\n", why);
     CodegenModel model = describe(f);
+    model.schedules = &s;
+    model.nschedules = 1;
     CodegenOptions o = {.out = arena_printf(f->arena, "%s/libengine.so", f->dir),
                         .emit = EMIT_SHARED,
                         .cc = "cc",
                         .runtime_dir = CNX_BINARY_DIR,
                         .opt_level = 2};
-    if (why || !codegen_build(f->arena, &model, &s, 1, &o, d)) return -1;
+    if (why || !codegen_build(f->arena, &model, &o, d)) return -1;
     f->library = dlopen(o.out, RTLD_NOW);
     if (f->library) f->model = dlsym(f->library, "engine_model");
     return f->model ? 0 : -1;
@@ -285,7 +287,9 @@ static void build_fails(Fixture *f, CodegenOptions o, const char *text) {
     Diag *d = diag_new(f->arena, stream);
     Schedule *s = parse(f->arena, d);
     CodegenModel model = describe(f);
-    assert_false(codegen_build(f->arena, &model, &s, 1, &o, d));
+    model.schedules = &s;
+    model.nschedules = 1;
+    assert_false(codegen_build(f->arena, &model, &o, d));
     fclose(stream);
     if (!strstr(errors, text)) fail_msg("'%s' does not say '%s'", errors, text);
     free(errors);
