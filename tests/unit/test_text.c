@@ -158,7 +158,7 @@ static void values_and_places(void **state) {
     assert_int_equal(p.m->graphs.n, 2);
     Graph *g = module_find(p.m, "infer");
     assert_int_equal(g->inputs.n, 1);
-    assert_int_equal(g->outputs.n, 11);
+    assert_int_equal(g->outputs.n, 13);
     const Node *n = graph_def(g, 3);
     assert_int_equal(n->op, OP_CONV2D);
     assert_int_equal(n->nargs, 3);
