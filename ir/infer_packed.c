@@ -16,6 +16,9 @@ const char *infer_mask(const Infer *in, Type *out) {
     int64_t f = x.d[1].c / m.d[1].c;
     if (!dim_eq(m.d[0], x.d[0]) || f < 1 || x.d[1].c != f * m.d[1].c || x.d[2].c != f * m.d[2].c)
         FAIL(in, "x %s is no multiple of the mask %s", show(in, x), show(in, m));
+    const Attr *count = infer_attr(in, A_count);
+    if (count && count->i > m.d[1].c * m.d[2].c)
+        FAIL(in, "count %lld of %lld cells", ll(count->i), ll(m.d[1].c * m.d[2].c));
     *out = x;
     return NULL;
 }

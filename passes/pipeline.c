@@ -4,7 +4,7 @@
 #include "../ir/text.h"
 #include <time.h>
 
-enum When { ALWAYS, OPTIMISE, TRAINING };
+enum When { ALWAYS, OPTIMISE, TRAINING, PACKED };
 
 typedef struct {
     const char *name;
@@ -82,7 +82,9 @@ static bool runs_by_default(const PassInfo *pass, const Pipeline *p, const Pipel
     bool trains = false;
     for (int i = 0; i < p->module->graphs.n; i++) trains |= program_trains(p->module->graphs.v[i]);
     if (pass->level > opt->stop_level) return false;
-    return pass->when == TRAINING ? trains : pass->when == ALWAYS || !opt->unoptimised;
+    if (pass->when == PACKED && opt->sparse == SPARSE_DENSE) return false;
+    if (pass->when == TRAINING || pass->when == PACKED) return trains;
+    return pass->when == ALWAYS || !opt->unoptimised;
 }
 
 static bool list_passes(PassList *l, const Pipeline *p, const PipelineOptions *opt, Diag *d) {

@@ -6,6 +6,9 @@
 
 typedef enum { LEVEL_GRAPH, LEVEL_FUSED, LEVEL_SCHEDULE, LEVEL_MEMORY } Level;
 
+// How masked pre-training runs its encoder: on packed visible rows, or on whole maps as written.
+typedef enum { SPARSE_PACKED, SPARSE_DENSE } Sparse;
+
 // What a pass sees and may replace.
 typedef struct {
     Arena *arena;
@@ -23,6 +26,7 @@ typedef struct {
     const char *dump;       // pass name, "all", "changed" or NULL: print after it to dump_out
     Level stop_level;       // run no pass beyond this level
     bool unoptimised;       // leave out the passes that only optimise: the oracle
+    Sparse sparse;          // SPARSE_DENSE leaves out the passes that pack
     bool time;              // print seconds per pass to stderr
     int64_t rewrite_limit;  // -1: none
     FILE *dump_out;
