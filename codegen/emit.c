@@ -279,13 +279,15 @@ void vec_store(Emit *e, Val v, Val at, Piece p) {
     LLVMSetAlignment(LLVMBuildStore(e->b, v, at), 4);
 }
 
-Val vec_widen(Emit *e, Val v, Piece p, int width) {
+Val vec_widen_with(Emit *e, Val v, Piece p, int width, double fill) {
     if (p.valid == width) return v;
     int index[64];
     for (int i = 0; i < width; i++) index[i] = i < p.valid ? i : p.width;
-    return LLVMBuildShuffleVector(e->b, v, LLVMConstNull(vec_type(e, p.width)),
+    return LLVMBuildShuffleVector(e->b, v, vec_const(e, p.width, fill),
                                   const_indices(e, index, width), "");
 }
+
+Val vec_widen(Emit *e, Val v, Piece p, int width) { return vec_widen_with(e, v, p, width, 0); }
 
 Val vec_lane(Emit *e, Val v, int lane) {
     return LLVMBuildExtractElement(e->b, v, LLVMConstInt(e->i32, (unsigned)lane, 0), "");
@@ -325,6 +327,18 @@ Val emit_fabs(Emit *e, Val x) {
 Val emit_sqrt(Emit *e, Val x) {
     LLVMTypeRef type = LLVMTypeOf(x);
     return intrinsic(e, "llvm.sqrt", &type, 1, &x, 1);
+}
+
+Val emit_fmax(Emit *e, Val x, Val y) {
+    return LLVMBuildSelect(e->b, LLVMBuildFCmp(e->b, LLVMRealOGT, x, y, ""), x, y, "");
+}
+
+Val emit_sign(Emit *e, Val x) {
+    Val zero = vec_const(e, vec_width(x), 0);
+    Val up = LLVMBuildFCmp(e->b, LLVMRealOGT, x, zero, "");
+    Val down = LLVMBuildFCmp(e->b, LLVMRealOLT, x, zero, "");
+    Val v = LLVMBuildSelect(e->b, down, vec_const(e, vec_width(x), -1), zero, "");
+    return LLVMBuildSelect(e->b, up, vec_const(e, vec_width(x), 1), v, "");
 }
 
 Val emit_clamp_low(Emit *e, Val x, double lo) {

@@ -94,7 +94,9 @@ Val vec_load(Emit *e, Val at, Piece p);
 void vec_store(Emit *e, Val v, Val at, Piece p);
 Val vec_broadcast(Emit *e, Val at, int width);     // splat of the f32 at an address
 Val vec_widen(Emit *e, Val v, Piece p, int width); // elements past valid become zero
-Val vec_sum(Emit *e, Val v);                       // scalar; halves are added, fixed order
+// The same with another value than zero.
+Val vec_widen_with(Emit *e, Val v, Piece p, int width, double fill);
+Val vec_sum(Emit *e, Val v); // scalar; halves are added, fixed order
 Val vec_lane(Emit *e, Val v, int lane);
 int vec_width(Val v);
 
@@ -105,6 +107,8 @@ Val emit_fdiv(Emit *e, Val x, Val y);
 Val emit_fma(Emit *e, Val x, Val y, Val z); // x*y+z, one rounding where the target has it
 Val emit_fabs(Emit *e, Val x);
 Val emit_sqrt(Emit *e, Val x);
+Val emit_sign(Emit *e, Val x);                  // -1, 0 or 1
+Val emit_fmax(Emit *e, Val x, Val y);           // x > y ? x : y
 Val emit_clamp_low(Emit *e, Val x, double lo);  // x < lo ? lo : x; NaN stays
 Val emit_clamp_high(Emit *e, Val x, double hi); // x > hi ? hi : x; NaN stays
 
@@ -118,6 +122,10 @@ Val emit_gelu_slope(Emit *e, Val x);
 Val emit_gelu_tanh_slope(Emit *e, Val x);
 // Relative error <= 3e-7 for |x| <= 87; beyond that it saturates.
 Val emit_exp(Emit *e, Val x);
+
+// Logarithm of normal x > 0, and of 1 + x for 0 <= x <= 1. Relative error <= 3e-7.
+Val emit_log(Emit *e, Val x);
+Val emit_log1p(Emit *e, Val x);
 
 // ---- columns -----------------------------------------------------------------------------------
 // Walks columns [c0,c1) of rows of n: full vectors, `unroll` at a time, then the tail pieces of n

@@ -10,6 +10,12 @@ static Val as_ints(Emit *e, Val x) {
     return LLVMBuildBitCast(e->b, x, LLVMVectorType(e->i32, (unsigned)vec_width(x)), "");
 }
 
+static Val int_vector(Emit *e, int width, int32_t v) {
+    Val c[64];
+    for (int i = 0; i < width; i++) c[i] = LLVMConstInt(e->i32, (unsigned long long)v, 1);
+    return LLVMConstVector(c, (unsigned)width);
+}
+
 Val emit_exp(Emit *e, Val x) {
     int w = vec_width(x);
     x = emit_clamp_high(e, emit_clamp_low(e, x, -87), 88);
@@ -21,14 +27,37 @@ Val emit_exp(Emit *e, Val x) {
     static const double taylor[] = {1 / 720.0, 1 / 120.0, 1 / 24.0, 1 / 6.0, 0.5, 1, 1};
     Val p = vec_const(e, w, taylor[0]);
     for (int i = 1; i < 7; i++) p = emit_fma(e, p, r, vec_const(e, w, taylor[i]));
-    Val c[64];
-    for (int i = 0; i < w; i++) c[i] = LLVMConstInt(e->i32, 23, 0);
-    Val shift = LLVMConstVector(c, (unsigned)w);
-    for (int i = 0; i < w; i++) c[i] = LLVMConstInt(e->i32, 127u << 23, 0);
-    Val bias = LLVMConstVector(c, (unsigned)w);
+    Val shift = int_vector(e, w, 23), bias = int_vector(e, w, 127 << 23);
     // The bits of ROUNDER shifted left by 23 vanish.
     Val bits = LLVMBuildAdd(e->b, LLVMBuildShl(e->b, as_ints(e, z), shift, ""), bias, "");
     return emit_fmul(e, p, LLVMBuildBitCast(e->b, bits, vec_type(e, w), ""));
+}
+
+// x = 2^k m with m in [1/sqrt 2, sqrt 2): log m by a polynomial in m - 1 (Cephes), plus k log 2 in
+// two parts.
+Val emit_log(Emit *e, Val x) {
+    static const double poly[] = {7.0376836292e-2,  -1.1514610310e-1, 1.1676998740e-1,
+                                  -1.2420140846e-1, 1.4249322787e-1,  -1.6668057665e-1,
+                                  2.0000714765e-1,  -2.4999993993e-1, 3.3333331174e-1};
+    int w = vec_width(x);
+    Val root = int_vector(e, w, 0x3f3504f3), bits = as_ints(e, x), shift = int_vector(e, w, 23);
+    Val k = LLVMBuildAShr(e->b, LLVMBuildSub(e->b, bits, root, ""), shift, "");
+    Val m = LLVMBuildSub(e->b, bits, LLVMBuildShl(e->b, k, shift, ""), "");
+    Val f = emit_fsub(e, LLVMBuildBitCast(e->b, m, vec_type(e, w), ""), vec_const(e, w, 1));
+    k = LLVMBuildSIToFP(e->b, k, vec_type(e, w), "");
+    Val p = vec_const(e, w, poly[0]), square = emit_fmul(e, f, f);
+    for (int i = 1; i < 9; i++) p = emit_fma(e, p, f, vec_const(e, w, poly[i]));
+    p = emit_fmul(e, emit_fmul(e, p, f), square);
+    p = emit_fma(e, k, vec_const(e, w, -2.12194440e-4), p);
+    p = emit_fma(e, square, vec_const(e, w, -0.5), p);
+    return emit_fma(e, k, vec_const(e, w, 0.693359375), emit_fadd(e, f, p));
+}
+
+// log(1 + x) and what rounding 1 + x has lost.
+Val emit_log1p(Emit *e, Val x) {
+    Val one = vec_const(e, vec_width(x), 1), y = emit_fadd(e, x, one);
+    Val lost = emit_fsub(e, x, emit_fsub(e, y, one));
+    return emit_fadd(e, emit_log(e, y), emit_fdiv(e, lost, y));
 }
 
 // A cubic in each of 32 segments of [0,clamp].

@@ -99,6 +99,7 @@ static Val apply_word(Emit *e, const EpilogueCode *p, EpilogueColumn *c, int i, 
         y = load_matrix(e, p, c, p->mat[i], row);
         c->vec[i] = c->vec[i] ? emit_fma(e, v, y, c->vec[i]) : emit_fmul(e, v, y);
         return v;
+    case EPI_SIGN: return emit_sign(e, v);
     case EPI_SCALE_ROWS:
         return emit_fmul(e, v, vec_broadcast(e, emit_at(e, p->at[i], row), c->piece.width));
     default: c->vec[i] = add_stat(e, p->words[i], c->vec[i], v); return v;

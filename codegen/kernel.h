@@ -50,6 +50,13 @@ void epilogue_column(Emit *e, const EpilogueCode *p, EpilogueColumn *c, Val col,
 Val epilogue_apply(Emit *e, const EpilogueCode *p, EpilogueColumn *c, Val v, Val row);
 void epilogue_column_end(Emit *e, const EpilogueCode *p, EpilogueColumn *c);
 
+// ---- rows --------------------------------------------------------------------------------------
+// The columns of one row: short rows without a loop, long ones `unroll` vectors at a time. The
+// slots of the pieces count up to unroll.
+void emit_row(Emit *e, int64_t n, int unroll, ColumnBody body, void *row, Val *sums, int nsums);
+// One vector whose lane i is the sum of the lanes of v[i]; v has as many vectors as lanes.
+Val emit_transpose_sum(Emit *e, Val *v, int lanes);
+
 // Copies n contiguous floats, or writes zeros when src is NULL.
 void emit_run(Emit *e, Val dst, Val src, int64_t n);
 

@@ -11,8 +11,8 @@
 typedef struct NormRows NormRows;
 struct NormRows {
     int64_t n;
-    double eps;
-    Val gamma, beta; // or NULL
+    double eps, count; // count: what squared deviations are divided by
+    Val gamma, beta;   // or NULL
     void *user;
     Val (*source)(Emit *e, const NormRows *rows, Val i);
     Val (*result)(Emit *e, const NormRows *rows, Val i);
@@ -49,26 +49,24 @@ static void write_column(Emit *e, void *ctx, Val col, Piece p, Val *carry) {
     vec_store(e, v, emit_at(e, r->dst, col), p);
 }
 
-// The columns of one row: short rows without a loop.
-static void row_columns(Emit *e, int64_t n, ColumnBody body, NormRow *row, Val *sums, int nsums) {
+void emit_row(Emit *e, int64_t n, int unroll, ColumnBody body, void *row, Val *sums, int nsums) {
     int64_t vectors = n / e->lanes;
     if (vectors > 12) {
-        emit_columns(e, n, emit_i64(e, 0), emit_i64(e, n), SUMS, body, row, sums, nsums);
+        emit_columns(e, n, emit_i64(e, 0), emit_i64(e, n), unroll, body, row, sums, nsums);
         return;
     }
     Piece pieces[MAX_PIECES];
     int count = emit_pieces(e, n, pieces);
     for (int i = 0; i < count; i++) {
         Val col = emit_i64(e, pieces[i].off);
-        Piece p = {0, pieces[i].width, pieces[i].valid, i % SUMS};
+        Piece p = {0, pieces[i].width, pieces[i].valid, i % unroll};
         body(e, row, col, p, sums);
     }
 }
 
-// One vector whose lane i is the sum of the lanes of v[i]; v has as many vectors as lanes. Each
-// step halves the vectors: lane segments of length 2h of v[i] and v[i+h] fold to length h, side by
-// side.
-static Val transpose_sum(Emit *e, Val *v, int lanes) {
+// Each step halves the vectors: lane segments of length 2h of v[i] and v[i+h] fold to length h,
+// side by side.
+Val emit_transpose_sum(Emit *e, Val *v, int lanes) {
     for (int m = lanes; m > 1; m /= 2) {
         int h = m / 2;
         Val lo[64], hi[64];
@@ -108,29 +106,29 @@ static void group_sums(Emit *e, const NormRows *rows, const Group *g, Val first,
     if (centred) row.mean = scalar_load(e, g->mean, r);
     Val sums[SUMS];
     for (int i = 0; i < SUMS; i++) sums[i] = vec_const(e, e->lanes, 0);
-    row_columns(e, rows->n, body, &row, sums, SUMS);
+    emit_row(e, rows->n, SUMS, body, &row, sums, SUMS);
     Val sum = emit_fadd(e, emit_fadd(e, sums[0], sums[1]), emit_fadd(e, sums[2], sums[3]));
     vec_store(e, sum, emit_at(e, g->partial, emit_imul(e, r, e->lanes)),
               (Piece){0, e->lanes, e->lanes, 0});
     loop_end(e, &l);
 }
 
-// Mean over n of each row of the group, from the partial sums: rows past the group's end hold
+// Sum over count of each row of the group, from the partial sums: rows past the group's end hold
 // whatever the stack holds and touch only their own lane.
-static Val group_means(Emit *e, const NormRows *rows, const Group *g) {
+static Val group_means(Emit *e, const Group *g, double count) {
     Val v[64];
     for (int i = 0; i < e->lanes; i++)
         v[i] = vec_load(e, emit_at_c(e, g->partial, (int64_t)i * e->lanes),
                         (Piece){0, e->lanes, e->lanes, 0});
-    return emit_fdiv(e, transpose_sum(e, v, e->lanes), vec_const(e, e->lanes, (double)rows->n));
+    return emit_fdiv(e, emit_transpose_sum(e, v, e->lanes), vec_const(e, e->lanes, count));
 }
 
 static void norm_group(Emit *e, const NormRows *rows, const Group *g, Val first, Val count) {
     Piece whole = {0, e->lanes, e->lanes, 0};
     group_sums(e, rows, g, first, count, add_column, false);
-    vec_store(e, group_means(e, rows, g), g->mean, whole);
+    vec_store(e, group_means(e, g, (double)rows->n), g->mean, whole);
     group_sums(e, rows, g, first, count, add_deviation, true);
-    Val var = group_means(e, rows, g);
+    Val var = group_means(e, g, rows->count);
     Val root = emit_sqrt(e, emit_fadd(e, var, vec_const(e, e->lanes, rows->eps)));
     vec_store(e, emit_fdiv(e, vec_const(e, e->lanes, 1), root), g->rstd, whole);
     Loop l;
@@ -138,7 +136,7 @@ static void norm_group(Emit *e, const NormRows *rows, const Group *g, Val first,
     Val i = emit_iadd(e, first, r);
     NormRow row = {rows, rows->source(e, rows, i), rows->result(e, rows, i),
                    scalar_load(e, g->mean, r), scalar_load(e, g->rstd, r)};
-    row_columns(e, rows->n, write_column, &row, NULL, 0);
+    emit_row(e, rows->n, SUMS, write_column, &row, NULL, 0);
     loop_end(e, &l);
 }
 
@@ -175,6 +173,7 @@ void emit_norm(Emit *e, const KernelSpec *spec, const char *symbol) {
     NormRows rows = {.n = spec_int(spec, A_n), .eps = spec_f64(spec, A_eps), .user = &p};
     rows.source = plain_source;
     rows.result = plain_result;
+    rows.count = (double)(rows.n - (spec_int(spec, A_unbiased) != 0));
     if (spec_int(spec, A_affine)) {
         rows.gamma = emit_ptr(e, k.ops, 2);
         rows.beta = emit_ptr(e, k.ops, 3);
@@ -262,7 +261,7 @@ void emit_gather(Emit *e, const KernelSpec *spec, const char *symbol) {
     Gather g = gather_shape(e, spec, k.ops);
     if (spec_int(spec, A_normalized)) {
         if (g.ph || g.pw) ice((Loc){0}, "a normalising gather with padding");
-        NormRows rows = {.n = g.c, .eps = spec_f64(spec, A_eps), .user = &g};
+        NormRows rows = {.n = g.c, .count = (double)g.c, .eps = spec_f64(spec, A_eps), .user = &g};
         rows.source = tap_source;
         rows.result = tap_result;
         int64_t taps = g.kh * g.kw;

@@ -40,7 +40,8 @@ int spec_epilogue(const KernelSpec *s, const int64_t **words) {
 int epilogue_operands(int64_t word) {
     switch (word) {
     case EPI_GELU:
-    case EPI_GELU_TANH: return 0;
+    case EPI_GELU_TANH:
+    case EPI_SIGN: return 0;
     case EPI_FMA_SCALE:
     case EPI_STAT_DOT: return 2;
     default: return 1;
@@ -52,6 +53,7 @@ int spec_operands(const KernelSpec *s) {
     for (const char *p = kernel_info[s->kind].operands; *p; p++)
         n += *p != ' ' && (p[1] == ' ' || p[1] == '\0');
     if (s->kind == K_NORM && spec_int(s, A_affine)) n += 2;
+    if (s->kind == K_NORM_DX) n += (spec_int(s, A_affine) != 0) + 2 * (spec_int(s, A_partial) != 0);
     const int64_t *words;
     int count = spec_epilogue(s, &words);
     for (int i = 0; i < count; i++) n += epilogue_operands(words[i]);

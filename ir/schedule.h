@@ -48,6 +48,7 @@ typedef enum {
     EPI_GELU_TANH_DX,
     EPI_FMA_SCALE,
     EPI_STAT_DOT,
+    EPI_SIGN,
 } Epilogue;
 
 typedef struct {

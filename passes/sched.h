@@ -18,7 +18,7 @@ Graph *prepare_end(Prepare *pr);
 const char *prepare_plain(Prepare *pr, const Graph *g, const Node *param);
 const char *prepare_panels(Prepare *pr, const Graph *g, const Node *param, int64_t nr);
 const char *prepare_taps(Prepare *pr, const Graph *g, const Node *param);
-const char *prepare_ones(Prepare *pr, int64_t n);
+const char *prepare_constant(Prepare *pr, int64_t n, double value); // n times value
 
 // Partial statistics of a grn_stat result.
 typedef struct {
@@ -41,6 +41,7 @@ typedef struct {
     int *buffer;   // of each root, -1: none yet
     int *deferred; // of each value: node index of a depthwise group left to its reader, else -1
     VEC(Stat) stats;
+    VEC(Value) done; // scheduled along with a node before theirs
 } Sched;
 
 // Rows and columns of a value as memory: rows per image (or in all, without a batch) of n elements.
@@ -101,8 +102,6 @@ void schedule_dwconv(Sched *sc, const Node *n);
 // True when n may be left to the linear that reads it.
 bool dwconv_defers(const Sched *sc, const Node *n);
 void schedule_op(Sched *sc, const Node *n);
-// False for the ops of the backward side and the losses.
-bool op_has_kernel(Op op);
 // Appends the words and operands of the epilogue ops of a group; makes partial statistics.
 void epilogue_words(Sched *sc, const Node *n, const GroupForm *f, int64_t row_block, SpecAttrs *s,
                     Operands *o);
@@ -110,6 +109,25 @@ void epilogue_words(Sched *sc, const Node *n, const GroupForm *f, int64_t row_bl
 Stat *stat_new(Sched *sc, const Node *like, const Node *op, Value stat, Rows r, int64_t block);
 // Writes the statistic itself where something other than grn_scale reads it.
 void materialise_stat(Sched *sc, const Node *n, Value stat_value);
+// A statistic that is there as it is: one block of one row.
+Stat stat_given(Sched *sc, Value stat);
+// Merges partial statistics into gamma * N (+ 1): the scale, or with N alone the statistic itself.
+// gamma and out are buffers.
+void merge_stat(Sched *sc, const Node *n, const Stat *stat, int gamma, int out, int64_t normalise,
+                int64_t residual, double eps, int64_t channels);
+// [c] times value: a weight, or made here when this is prepare.
+int constant_buffer(Sched *sc, const Node *like, int64_t c, double value);
+// A step over the rows of t; images when a kernel needs an image's own operands.
+Step *rows_step(Sched *sc, const Node *n, Type t, bool images);
+// One word on operand 0 of n, with operand 1 or none.
+void op_eltwise(Sched *sc, const Node *n, Epilogue word, bool has_operand);
+
+// ---- the backward side and the losses (schedule_grad.c) ----------------------------------------
+bool op_has_kernel(Op op);
+void schedule_grad(Sched *sc, const Node *n);
+// True when the product n is left to the image_sum that reads it.
+bool mul_defers(const Sched *sc, const Node *n);
+
 // Window and input shape of a patchify over images x.
 void gather_spec(Sched *sc, SpecAttrs *s, const Node *patchify, Type x);
 // The value of the program a body's input stands for.

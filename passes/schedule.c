@@ -262,6 +262,8 @@ static void sched_begin(Sched *sc, Pipeline *p, Prepare *prepare, const Graph *g
 static void schedule_node(Sched *sc, int index) {
     const Node *n = &sc->g->nodes.v[index];
     if (n->op == OP_RESHAPE || is_plain_leaf(sc, n)) return;
+    for (int i = 0; i < sc->done.n; i++)
+        if (sc->done.v[i] == n->first) return;
     sc->p->rewrites++;
     if (n->op != OP_GROUP) {
         schedule_op(sc, n);

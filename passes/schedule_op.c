@@ -12,8 +12,7 @@ void gather_spec(Sched *sc, SpecAttrs *s, const Node *patchify, Type x) {
     spec_set_pair(sc, s, A_pad, node_ints(patchify, A_pad, 0), node_ints(patchify, A_pad, 1));
 }
 
-// A step over the rows of t; images when a kernel needs an image's own operands.
-static Step *rows_step(Sched *sc, const Node *n, Type t, bool images) {
+Step *rows_step(Sched *sc, const Node *n, Type t, bool images) {
     Rows r = rows_of(t);
     Over over = !r.batch ? OVER_ONCE : images ? OVER_IMAGE : OVER_FLAT;
     int64_t block = row_block(r.rows, 1, 1, r.n * 8, sc->t->l2 / 4);
@@ -21,7 +20,7 @@ static Step *rows_step(Sched *sc, const Node *n, Type t, bool images) {
     return step_new(sc, n, over, r.rows, block, r.n, r.n);
 }
 
-static void op_eltwise(Sched *sc, const Node *n, Epilogue word, bool has_operand) {
+void op_eltwise(Sched *sc, const Node *n, Epilogue word, bool has_operand) {
     Type t = graph_type(sc->g, n->first);
     Operands o = {0};
     SpecAttrs s = {0};
@@ -64,6 +63,7 @@ static void op_norm(Sched *sc, const Node *n) {
     operand_value(sc, &o, n->first);
     spec_set(&s, A_n, rows_of(t).n);
     spec_set_f64(&s, A_eps, node_f64(n, A_eps));
+    if (n->op == OP_NORM_PIX) spec_set(&s, A_unbiased, 1);
     if (n->op == OP_LAYERNORM) {
         spec_set(&s, A_affine, 1);
         operand_value(sc, &o, n->args[1]);
@@ -110,10 +110,9 @@ static void op_grn_stat(Sched *sc, const Node *n) {
     call_new(sc, st, K_STAT, &s, &o, n, 0);
 }
 
-// Merges partial statistics into gamma * N (+ 1): the scale, or with N alone the statistic itself.
 // A statistic of the batch is one for all images: their rows are one block, however many.
-static void merge(Sched *sc, const Node *n, const Stat *stat, int gamma, int out, int64_t normalise,
-                  int64_t residual, double eps, int64_t channels) {
+void merge_stat(Sched *sc, const Node *n, const Stat *stat, int gamma, int out, int64_t normalise,
+                int64_t residual, double eps, int64_t channels) {
     Operands o = {0};
     SpecAttrs s = {0};
     operand_add(&o, stat->partial);
@@ -140,34 +139,37 @@ static const Stat *stat_find(const Sched *sc, Value v) {
     return NULL;
 }
 
+Stat stat_given(Sched *sc, Value stat) {
+    return (Stat){.partial = buffer_of(sc, stat),
+                  .rows = 1,
+                  .row_block = 1,
+                  .blocks = 1,
+                  .batch = type_has_batch(graph_type(sc->g, stat)),
+                  .aggregate = attr_word_index(A_aggregate, "mean", 4),
+                  .statistics = 0};
+}
+
 static void op_grn_scale(Sched *sc, const Node *n) {
     const Stat *stat = stat_find(sc, n->args[0]);
     Type t = graph_type(sc->g, n->first);
-    Stat given; // a statistic that is there as it is: one block of one row
+    Stat given;
     if (!stat) {
-        given = (Stat){.partial = buffer_of(sc, n->args[0]),
-                       .rows = 1,
-                       .row_block = 1,
-                       .blocks = 1,
-                       .batch = type_has_batch(t),
-                       .aggregate = attr_word_index(A_aggregate, "mean", 4),
-                       .statistics = 0};
+        given = stat_given(sc, n->args[0]);
         stat = &given;
     }
-    merge(sc, n, stat, buffer_of(sc, n->args[1]), buffer_of(sc, n->first), node_int(n, A_normalise),
-          node_int(n, A_residual), node_f64(n, A_eps), type_last(t));
+    merge_stat(sc, n, stat, buffer_of(sc, n->args[1]), buffer_of(sc, n->first),
+               node_int(n, A_normalise), node_int(n, A_residual), node_f64(n, A_eps), type_last(t));
 }
 
-// c ones: a weight, or made here when this is prepare.
-static int ones_buffer(Sched *sc, const Node *like, int64_t c) {
+int constant_buffer(Sched *sc, const Node *like, int64_t c, double value) {
     Type t = type_make(DT_F32, 1, (Dim[]){dim_c(c)});
-    if (sc->prepare) return weight_buffer(sc, prepare_ones(sc->prepare, c), t);
-    int b = buffer_new(sc, "ones", REGION_FIXED, t);
+    if (sc->prepare) return weight_buffer(sc, prepare_constant(sc->prepare, c, value), t);
+    int b = buffer_new(sc, "constant", REGION_FIXED, t);
     Operands o = {0};
     SpecAttrs s = {0};
     operand_add(&o, b);
     spec_set(&s, A_n, c);
-    spec_set_value(sc, &s, 1);
+    spec_set_value(sc, &s, value);
     call_new(sc, step_new(sc, like, OVER_ONCE, 1, 1, c, c), K_FILL, &s, &o, like, 0);
     return b;
 }
@@ -183,8 +185,8 @@ void materialise_stat(Sched *sc, const Node *n, Value stat_value) {
     }
     if (!stat || !wanted) return;
     int64_t c = type_last(graph_type(sc->g, stat_value));
-    merge(sc, n, stat, ones_buffer(sc, n, c), buffer_of(sc, stat_value),
-          attr_word_index(A_normalise, "none", 4), 0, 0, c);
+    merge_stat(sc, n, stat, constant_buffer(sc, n, c, 1), buffer_of(sc, stat_value),
+               attr_word_index(A_normalise, "none", 4), 0, 0, c);
 }
 
 // ---- weight-only work --------------------------------------------------------------------------
@@ -273,44 +275,6 @@ static void op_constant(Sched *sc, const Node *n) {
     }
 }
 
-bool op_has_kernel(Op op) {
-    switch (op) {
-    case OP_UNPATCHIFY:
-    case OP_EXPAND:
-    case OP_IMAGE_SUM:
-    case OP_SUM_ROWS:
-    case OP_SOFTMAX_CROSS_ENTROPY:
-    case OP_BCE_WITH_LOGITS:
-    case OP_NORM_PIX:
-    case OP_MASKED_MSE:
-    case OP_LINEAR_DW:
-    case OP_DWCONV2D_DX:
-    case OP_DWCONV2D_DW:
-    case OP_LAYERNORM_DX:
-    case OP_LAYERNORM_DGAMMA:
-    case OP_NORMALIZE_DX:
-    case OP_GELU_DX:
-    case OP_GRN_STAT_DX:
-    case OP_GRN_SCALE_DSTAT:
-    case OP_GRN_SCALE_DGAMMA:
-    case OP_SOFTMAX_CROSS_ENTROPY_DX:
-    case OP_BCE_WITH_LOGITS_DX:
-    case OP_MASKED_MSE_DX:
-    case OP_MASK:
-    case OP_CELLS:
-    case OP_RULEBOOK:
-    case OP_PACK_ROWS:
-    case OP_UNPACK_ROWS:
-    case OP_PATCHIFY_ROWS:
-    case OP_DWCONV2D_PACKED:
-    case OP_DWCONV2D_PACKED_DX:
-    case OP_DWCONV2D_PACKED_DW:
-    case OP_ADAMW:
-    case OP_EMA: return false;
-    default: return true;
-    }
-}
-
 void schedule_op(Sched *sc, const Node *n) {
     switch (n->op) {
     case OP_CONSTANT: op_constant(sc, n); break;
@@ -320,10 +284,13 @@ void schedule_op(Sched *sc, const Node *n) {
     case OP_PACK: op_pack(sc, n); break;
     case OP_LINEAR: op_matvec(sc, n); break;
     case OP_LAYERNORM:
+    case OP_NORM_PIX:
     case OP_NORMALIZE: op_norm(sc, n); break;
     case OP_GELU: op_eltwise(sc, n, node_int(n, A_approx) ? EPI_GELU_TANH : EPI_GELU, false); break;
     case OP_ADD: op_add(sc, n); break;
-    case OP_MUL: op_eltwise(sc, n, EPI_MUL, true); break;
+    case OP_MUL:
+        if (!mul_defers(sc, n)) op_eltwise(sc, n, EPI_MUL, true);
+        break;
     case OP_SCALE: op_eltwise(sc, n, EPI_SCALE, true); break;
     case OP_SCALE_ROWS: op_scale_rows(sc, n); break;
     case OP_GRN_STAT:
@@ -332,6 +299,6 @@ void schedule_op(Sched *sc, const Node *n) {
         break;
     case OP_GRN_SCALE: op_grn_scale(sc, n); break;
     case OP_GLOBAL_AVG_POOL: op_pool(sc, n); break;
-    default: ice(n->loc, "no kernel for %s", op_info[n->op].name);
+    default: schedule_grad(sc, n);
     }
 }

@@ -72,8 +72,7 @@ const char *prepare_taps(Prepare *pr, const Graph *g, const Node *param) {
     return want(pr, arena_printf(a, "%s/taps", base_name(param)), v);
 }
 
-const char *prepare_ones(Prepare *pr, int64_t n) {
-    double one = 1;
-    Value v = graph_constant(pr->g, type_make(DT_F32, 1, (Dim[]){dim_c(n)}), &one, 1, (Loc){0});
-    return want(pr, arena_printf(pr->g->arena, "ones%lld", (long long)n), v);
+const char *prepare_constant(Prepare *pr, int64_t n, double value) {
+    Value v = graph_constant(pr->g, type_make(DT_F32, 1, (Dim[]){dim_c(n)}), &value, 1, (Loc){0});
+    return want(pr, arena_printf(pr->g->arena, "constant%lld.%g", (long long)n, value), v);
 }

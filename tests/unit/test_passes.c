@@ -22,6 +22,7 @@ static const struct {
     const char *name, *text;
 } programs[] = {
 #include "pass_programs.inc"
+#include "pass_programs_grad.inc"
 };
 enum { PROGRAMS = sizeof programs / sizeof *programs };
 

@@ -142,15 +142,13 @@ static void spec_text(void **state) {
 
 static void kernel_table(void **state) {
     (void)state;
-    const int operands[K_COUNT] = {
-        [K_GEMM] = 3,    [K_DWCONV] = 3,    [K_NORM] = 2,         [K_GATHER] = 2, [K_ELTWISE] = 2,
-        [K_STAT] = 2,    [K_GRN_SCALE] = 3, [K_SCALE_PANELS] = 3, [K_POOL] = 2,   [K_COPY] = 2,
-        [K_PERMUTE] = 2, [K_PACK] = 2,      [K_MATVEC] = 3,       [K_TILE] = 2,   [K_FILL] = 1};
     for (int k = 0; k < K_COUNT; k++) {
         KernelSpec s = {(KernelKind)k, NULL, 0};
         assert_true(kernel_info[k].nattrs > 0);
         assert_non_null(strstr(kernel_info[k].operands, "out"));
-        assert_int_equal(spec_operands(&s), operands[k]);
+        int words = 1;
+        for (const char *c = kernel_info[k].operands; *c; c++) words += *c == ' ';
+        assert_int_equal(spec_operands(&s), words);
     }
     for (int r = REGION_INPUT; r <= REGION_SCRATCH; r++) assert_non_null(region_name((Region)r));
 }

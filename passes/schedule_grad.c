@@ -1,0 +1,343 @@
+// Steps of the backward side and of the losses. Sums over the rows of a batch go through partial
+// sums of static row blocks, which one unit a column block then adds in order: the thread count
+// does not show.
+#include "sched.h"
+
+static const int64_t ALL_ROWS = INT64_C(1) << 40;
+
+// ---- sums over all rows ------------------------------------------------------------------------
+// A step whose units see every row of t, of all images, and a block of its n columns.
+static Step *sum_step(Sched *sc, const Node *n, Rows r) {
+    Over over = r.batch ? OVER_FLAT : OVER_ONCE;
+    return step_new(sc, n, over, r.rows, ALL_ROWS, r.n, col_block(r.n, target_lanes(sc->t)));
+}
+
+// Partial sums [n] of each row block of r: rows of a buffer.
+static Rows partial_new(Sched *sc, const Node *n, const char *what, Rows r, int64_t block,
+                        int *buffer) {
+    Rows p = {.rows = (r.rows + block - 1) / block, .n = r.n, .batch = r.batch};
+    Dim d[] = {dim_b(1), dim_c(p.rows), dim_c(p.n)};
+    Type t = r.batch ? type_make(DT_F32, 3, d) : type_make(DT_F32, 2, d + 1);
+    const char *label = n->label ? n->label : op_info[n->op].name;
+    *buffer = buffer_new(sc, arena_printf(sc->a, "%s.%s", label, what),
+                         r.batch ? REGION_IMAGE : REGION_FIXED, t);
+    return p;
+}
+
+// out = sum of the rows r of a buffer
+static void sum_rows_of(Sched *sc, const Node *n, Rows r, int from, int out) {
+    Operands o = {0};
+    SpecAttrs s = {0};
+    operand_add(&o, from);
+    operand_add(&o, out);
+    spec_set(&s, A_n, r.n);
+    call_new(sc, sum_step(sc, n, r), K_SUM, &s, &o, n, 0);
+}
+
+// A step over row blocks of which each has partial sums.
+static Step *blocks_step(Sched *sc, const Node *n, Rows r, int64_t block) {
+    return step_new(sc, n, r.batch ? OVER_IMAGE : OVER_ONCE, r.rows, block, r.n, r.n);
+}
+
+// ---- layer normalisation -----------------------------------------------------------------------
+static int64_t norm_block(const Sched *sc, Rows r) {
+    return row_block(r.rows, 1, 1, r.n * 12, sc->t->l2 / 2);
+}
+
+static void op_layernorm_dgamma(Sched *sc, const Node *n) {
+    Rows r = rows_of(graph_type(sc->g, n->args[1]));
+    int64_t block = norm_block(sc, r);
+    int partial;
+    Rows sums = partial_new(sc, n, "dgamma", r, block, &partial);
+    Operands o = {0};
+    SpecAttrs s = {0};
+    operand_value(sc, &o, n->args[0]);
+    operand_value(sc, &o, n->args[1]);
+    operand_blocks(&o, partial, r.n * 4);
+    spec_set(&s, A_n, r.n);
+    spec_set_f64(&s, A_eps, node_f64(n, A_eps));
+    call_new(sc, blocks_step(sc, n, r, block), K_NORM_DGAMMA, &s, &o, n, 0);
+    sum_rows_of(sc, n, sums, partial, buffer_of(sc, n->first));
+}
+
+// The node after n that is `op` of n's dy (and its x); NULL when there is none.
+static const Node *follows(const Sched *sc, const Node *n, Op op) {
+    for (const Node *u = n + 1; u < sc->g->nodes.v + sc->g->nodes.n; u++) {
+        if (u->op != op || u->args[0] != n->args[0]) continue;
+        if (op == OP_SUM_ROWS) return u;
+        if (u->args[1] == n->args[1] && node_f64(u, A_eps) == node_f64(n, A_eps)) return u;
+    }
+    return NULL;
+}
+
+// The gradients of gamma and beta come along where they are wanted: dy and x are read once.
+static void op_norm_dx(Sched *sc, const Node *n) {
+    Rows r = rows_of(graph_type(sc->g, n->first));
+    const Node *dgamma = follows(sc, n, OP_LAYERNORM_DGAMMA);
+    const Node *dbeta = dgamma ? follows(sc, n, OP_SUM_ROWS) : NULL;
+    int64_t block = norm_block(sc, r);
+    Operands o = {0};
+    SpecAttrs s = {0};
+    operand_value(sc, &o, n->args[0]);
+    operand_value(sc, &o, n->args[1]);
+    operand_value(sc, &o, n->first);
+    spec_set(&s, A_n, r.n);
+    spec_set_f64(&s, A_eps, node_f64(n, A_eps));
+    if (n->op == OP_LAYERNORM_DX) {
+        spec_set(&s, A_affine, 1);
+        operand_value(sc, &o, n->args[2]);
+    }
+    if (!dgamma) {
+        call_new(sc, rows_step(sc, n, graph_type(sc->g, n->first), false), K_NORM_DX, &s, &o, n, 0);
+        return;
+    }
+    int gamma_sums, beta_sums;
+    Rows sums = partial_new(sc, n, "dgamma", r, block, &gamma_sums);
+    partial_new(sc, n, "dbeta", r, block, &beta_sums);
+    spec_set(&s, A_partial, 1);
+    operand_blocks(&o, gamma_sums, r.n * 4);
+    operand_blocks(&o, beta_sums, r.n * 4);
+    call_new(sc, blocks_step(sc, n, r, block), K_NORM_DX, &s, &o, n, 0);
+    sum_rows_of(sc, dgamma, sums, gamma_sums, buffer_of(sc, dgamma->first));
+    vec_push(sc->a, &sc->done, dgamma->first);
+    if (!dbeta) return;
+    sum_rows_of(sc, dbeta, sums, beta_sums, buffer_of(sc, dbeta->first));
+    vec_push(sc->a, &sc->done, dbeta->first);
+}
+
+// ---- sums over the positions of an image -------------------------------------------------------
+bool mul_defers(const Sched *sc, const Node *n) {
+    if (sc->uses[n->first] != 1) return false;
+    for (const Node *u = n + 1; u < sc->g->nodes.v + sc->g->nodes.n; u++)
+        if (u->nargs > 0 && u->args[0] == n->first) return u->op == OP_IMAGE_SUM;
+    return false;
+}
+
+static void op_image_sum(Sched *sc, const Node *n) {
+    const Node *mul = graph_def(sc->g, n->args[0]);
+    bool product = mul->op == OP_MUL && mul_defers(sc, mul);
+    Rows r = rows_of(graph_type(sc->g, n->args[0]));
+    Operands o = {0};
+    SpecAttrs s = {0};
+    operand_value(sc, &o, product ? mul->args[0] : n->args[0]);
+    if (product) operand_value(sc, &o, mul->args[1]);
+    operand_value(sc, &o, n->first);
+    spec_set(&s, A_n, r.n);
+    Step *st = step_new(sc, n, r.batch ? OVER_IMAGE : OVER_ONCE, r.rows, r.rows, r.n,
+                        col_block(r.n, target_lanes(sc->t)));
+    call_new(sc, st, product ? K_DOT : K_SUM, &s, &o, n, 0);
+}
+
+static void op_expand(Sched *sc, const Node *n) {
+    Rows r = rows_of(graph_type(sc->g, n->first));
+    Operands o = {0};
+    SpecAttrs s = {0};
+    operand_value(sc, &o, n->args[0]);
+    operand_value(sc, &o, n->first);
+    spec_set(&s, A_n, r.n);
+    bool images = type_has_batch(graph_type(sc->g, n->args[0]));
+    call_new(sc, rows_step(sc, n, graph_type(sc->g, n->first), images), K_TILE, &s, &o, n, 0);
+}
+
+static void op_unpatchify(Sched *sc, const Node *n) {
+    Type t = graph_type(sc->g, n->first);
+    Rows r = rows_of(t);
+    Operands o = {0};
+    SpecAttrs s = {0};
+    operand_value(sc, &o, n->args[0]);
+    operand_value(sc, &o, n->first);
+    gather_spec(sc, &s, n, t);
+    int64_t block = row_block(r.rows, t.d[2].c, 1, r.n * 8, sc->t->l2 / 2);
+    call_new(sc, blocks_step(sc, n, r, block), K_SCATTER, &s, &o, n, 0);
+}
+
+static void op_mask(Sched *sc, const Node *n) {
+    Type t = graph_type(sc->g, n->first), m = graph_type(sc->g, n->args[1]);
+    Operands o = {0};
+    SpecAttrs s = {0};
+    operand_value(sc, &o, n->args[0]);
+    operand_value(sc, &o, n->args[1]);
+    operand_value(sc, &o, n->first);
+    spec_set(&s, A_n, t.d[3].c);
+    spec_set(&s, A_w, t.d[2].c);
+    spec_set_pair(sc, &s, A_kernel, t.d[1].c / m.d[1].c, t.d[2].c / m.d[2].c);
+    if (node_int(n, A_hidden)) spec_set(&s, A_hidden, 1);
+    call_new(sc, rows_step(sc, n, t, true), K_MASK, &s, &o, n, 0);
+}
+
+// ---- GRN ---------------------------------------------------------------------------------------
+// Minus the mean over the positions of x: [c] per image or of the batch.
+static int minus_mean(Sched *sc, const Node *n, Type stat) {
+    Rows r = rows_of(graph_type(sc->g, n->args[1]));
+    int64_t block = row_block(r.rows, 1, 1, r.n * 4, sc->t->l2 / 4);
+    int sums,
+        mean = buffer_new(sc, "mean", type_has_batch(stat) ? REGION_IMAGE : REGION_FIXED, stat);
+    Stat st = {.rows = r.rows,
+               .row_block = block,
+               .blocks = partial_new(sc, n, "sums", r, block, &sums).rows,
+               .batch = r.batch,
+               .aggregate = attr_word_index(A_aggregate, "mean", 4),
+               .statistics = node_int(n, A_statistics)};
+    st.partial = sums;
+    Operands o = {0};
+    SpecAttrs s = {0};
+    operand_value(sc, &o, n->args[1]);
+    operand_blocks(&o, sums, r.n * 4);
+    spec_set(&s, A_n, r.n);
+    spec_set(&s, A_aggregate, st.aggregate);
+    call_new(sc, blocks_step(sc, n, r, block), K_STAT, &s, &o, n, 0);
+    merge_stat(sc, n, &st, constant_buffer(sc, n, r.n, -1), mean,
+               attr_word_index(A_normalise, "none", 4), 0, 0, r.n);
+    return mean;
+}
+
+// The factor of each channel: a row per image, or one.
+static int stat_factor(Sched *sc, const Node *n, Rows r, Type stat) {
+    int q = buffer_new(sc, "slope", type_has_batch(stat) ? REGION_IMAGE : REGION_FIXED, stat);
+    Operands o = {0};
+    SpecAttrs s = {0};
+    operand_value(sc, &o, n->args[0]);
+    operand_value(sc, &o, n->args[2]);
+    operand_add(&o, q);
+    spec_set(&s, A_n, r.n);
+    spec_set(&s, A_m, r.rows);
+    spec_set(&s, A_aggregate, node_int(n, A_aggregate));
+    spec_set(&s, A_statistics, node_int(n, A_statistics));
+    bool one = r.batch && node_int(n, A_statistics);
+    Over over = r.batch ? OVER_FLAT : OVER_ONCE;
+    call_new(sc, step_new(sc, n, over, 1, one ? ALL_ROWS : 1, r.n, r.n), K_GRN_SLOPE, &s, &o, n, 0);
+    return q;
+}
+
+// l2: x q; l1: sign(x) q; mean: q; std: (x - mean) q
+static void op_grn_stat_dx(Sched *sc, const Node *n) {
+    static const Epilogue first[] = {EPI_SCALE, EPI_SIGN, EPI_SCALE, EPI_BIAS};
+    Type t = graph_type(sc->g, n->first), stat = graph_type(sc->g, n->args[2]);
+    Rows r = rows_of(t);
+    int64_t aggregate = node_int(n, A_aggregate);
+    bool mean = aggregate == attr_word_index(A_aggregate, "mean", 4);
+    int q = stat_factor(sc, n, r, stat), centre = -1;
+    if (first[aggregate] == EPI_BIAS) centre = minus_mean(sc, n, stat);
+    Operands o = {0};
+    SpecAttrs s = {0};
+    if (mean)
+        operand_add(&o, q);
+    else
+        operand_value(sc, &o, n->args[1]);
+    operand_value(sc, &o, n->first);
+    spec_set(&s, A_n, r.n);
+    if (!mean && first[aggregate] != EPI_SCALE) spec_word(&s, first[aggregate]);
+    if (centre >= 0) operand_add(&o, centre);
+    if (!mean) {
+        spec_word(&s, EPI_SCALE);
+        operand_add(&o, q);
+    }
+    Step *st = rows_step(sc, n, t, type_has_batch(stat));
+    call_new(sc, st, mean ? K_TILE : K_ELTWISE, &s, &o, n, 0);
+}
+
+static void op_grn_scale_dstat(Sched *sc, const Node *n) {
+    Type t = graph_type(sc->g, n->first);
+    Operands o = {0};
+    SpecAttrs s = {0};
+    for (int i = 0; i < 3; i++) operand_value(sc, &o, n->args[i]);
+    operand_value(sc, &o, n->first);
+    spec_set(&s, A_n, t.d[1].c);
+    spec_set_f64(&s, A_eps, node_f64(n, A_eps));
+    spec_set(&s, A_normalise, node_int(n, A_normalise));
+    Step *st =
+        step_new(sc, n, type_has_batch(t) ? OVER_FLAT : OVER_ONCE, t.d[0].c, 1, t.d[1].c, t.d[1].c);
+    call_new(sc, st, K_GRN_DSTAT, &s, &o, n, 0);
+}
+
+// sum over images of ds N, N = grn_scale with gamma 1 and without residual
+static void op_grn_scale_dgamma(Sched *sc, const Node *n) {
+    Type t = graph_type(sc->g, n->args[1]);
+    Rows r = rows_of(t);
+    int N = buffer_new(sc, "normalised", r.batch ? REGION_IMAGE : REGION_FIXED, t);
+    Stat stat = stat_given(sc, n->args[1]);
+    merge_stat(sc, n, &stat, constant_buffer(sc, n, r.n, 1), N, node_int(n, A_normalise), 0,
+               node_f64(n, A_eps), r.n);
+    Operands o = {0};
+    SpecAttrs s = {0};
+    operand_value(sc, &o, n->args[0]);
+    operand_add(&o, N);
+    operand_value(sc, &o, n->first);
+    spec_set(&s, A_n, r.n);
+    call_new(sc, sum_step(sc, n, r), K_DOT, &s, &o, n, 0);
+}
+
+// ---- losses ------------------------------------------------------------------------------------
+// Operands as they stand, then the result; n columns of a row.
+static void op_loss(Sched *sc, const Node *n, KernelKind kind) {
+    Type t = graph_type(sc->g, n->args[n->nargs - 1]);
+    Rows r = rows_of(t);
+    Operands o = {0};
+    SpecAttrs s = {0};
+    for (int i = 0; i < n->nargs; i++) operand_value(sc, &o, n->args[i]);
+    operand_value(sc, &o, n->first);
+    spec_set(&s, A_n, r.n);
+    Step *st = step_new(sc, n, r.batch ? OVER_FLAT : OVER_ONCE, t.d[0].c, 1, r.n, r.n);
+    call_new(sc, st, kind, &s, &o, n, 0);
+}
+
+static void op_masked_mse(Sched *sc, const Node *n, KernelKind kind) {
+    Rows r = rows_of(graph_type(sc->g, n->args[n->nargs - 2]));
+    bool loss = kind == K_MASKED_MSE;
+    Operands o = {0};
+    SpecAttrs s = {0};
+    for (int i = 0; i < n->nargs; i++) operand_value(sc, &o, n->args[i]);
+    operand_value(sc, &o, n->first);
+    spec_set(&s, A_m, r.rows);
+    spec_set(&s, A_n, r.n);
+    int64_t rows = loss ? 1 : r.rows;
+    int64_t block = loss ? 1 : row_block(rows, 1, 1, r.n * 12, sc->t->l2 / 2);
+    Step *st = step_new(sc, n, r.batch ? OVER_IMAGE : OVER_ONCE, rows, block, r.n, r.n);
+    call_new(sc, st, kind, &s, &o, n, 0);
+}
+
+// ---- the table ---------------------------------------------------------------------------------
+bool op_has_kernel(Op op) {
+    switch (op) {
+    case OP_SUM_ROWS:
+    case OP_LINEAR_DW:
+    case OP_DWCONV2D_DX:
+    case OP_DWCONV2D_DW:
+    case OP_CELLS:
+    case OP_RULEBOOK:
+    case OP_PACK_ROWS:
+    case OP_UNPACK_ROWS:
+    case OP_PATCHIFY_ROWS:
+    case OP_DWCONV2D_PACKED:
+    case OP_DWCONV2D_PACKED_DX:
+    case OP_DWCONV2D_PACKED_DW:
+    case OP_ADAMW:
+    case OP_EMA: return false;
+    default: return true;
+    }
+}
+
+void schedule_grad(Sched *sc, const Node *n) {
+    switch (n->op) {
+    case OP_IMAGE_SUM: op_image_sum(sc, n); break;
+    case OP_EXPAND: op_expand(sc, n); break;
+    case OP_UNPATCHIFY: op_unpatchify(sc, n); break;
+    case OP_MASK: op_mask(sc, n); break;
+    case OP_LAYERNORM_DX:
+    case OP_NORMALIZE_DX: op_norm_dx(sc, n); break;
+    case OP_LAYERNORM_DGAMMA: op_layernorm_dgamma(sc, n); break;
+    case OP_GELU_DX:
+        op_eltwise(sc, n, node_int(n, A_approx) ? EPI_GELU_TANH_DX : EPI_GELU_DX, true);
+        break;
+    case OP_GRN_STAT_DX: op_grn_stat_dx(sc, n); break;
+    case OP_GRN_SCALE_DSTAT: op_grn_scale_dstat(sc, n); break;
+    case OP_GRN_SCALE_DGAMMA: op_grn_scale_dgamma(sc, n); break;
+    case OP_SOFTMAX_CROSS_ENTROPY: op_loss(sc, n, K_SOFTMAX_CE); break;
+    case OP_SOFTMAX_CROSS_ENTROPY_DX: op_loss(sc, n, K_SOFTMAX_CE_DX); break;
+    case OP_BCE_WITH_LOGITS: op_loss(sc, n, K_BCE); break;
+    case OP_BCE_WITH_LOGITS_DX: op_loss(sc, n, K_BCE_DX); break;
+    case OP_MASKED_MSE: op_masked_mse(sc, n, K_MASKED_MSE); break;
+    case OP_MASKED_MSE_DX: op_masked_mse(sc, n, K_MASKED_MSE_DX); break;
+    default: ice(n->loc, "no kernel for %s", op_info[n->op].name);
+    }
+}
