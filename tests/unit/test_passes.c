@@ -210,13 +210,15 @@ static char *prepared_weights(Run *r) {
     return weights;
 }
 
-static void check_compiled(const char *name, const char *text, bool unoptimised) {
+// Compiled for row t of the target table, or for this machine where t is NULL.
+static void check_compiled(const char *name, const char *text, bool unoptimised, const Target *t) {
     Run r;
     run_start(&r, text);
+    if (t) r.p.target = t;
     const Graph *g = module_find(r.p.module, "infer");
     Tensor *want = eval_module(r.arena, r.p.module);
-    const char *what =
-        arena_printf(r.arena, "%s compiled%s", name, unoptimised ? " unoptimised" : "");
+    const char *what = arena_printf(r.arena, "%s compiled for %s%s", name, r.p.target->name,
+                                    unoptimised ? " unoptimised" : "");
     if (!run_passes(&r, (PipelineOptions){.unoptimised = unoptimised}))
         fail_msg("%s: %s", what, r.text);
     const void *in[MAX_PORTS];
@@ -243,12 +245,34 @@ static void check_compiled(const char *name, const char *text, bool unoptimised)
 
 static void test_compiled(void **state) {
     (void)state;
-    for (int i = 0; i < PROGRAMS; i++) check_compiled(programs[i].name, programs[i].text, false);
+    for (int i = 0; i < PROGRAMS; i++)
+        check_compiled(programs[i].name, programs[i].text, false, NULL);
 }
 
 static void test_compiled_unoptimised(void **state) {
     (void)state;
-    for (int i = 0; i < PROGRAMS; i++) check_compiled(programs[i].name, programs[i].text, true);
+    for (int i = 0; i < PROGRAMS; i++)
+        check_compiled(programs[i].name, programs[i].text, true, NULL);
+}
+
+static const struct {
+    const char *name, *text;
+} backward[] = {
+#include "pass_programs_grad.inc"
+};
+
+// The kernels of the backward side and the losses, on every row this machine can run.
+static void test_backward_targets(void **state) {
+    (void)state;
+    Arena *a = arena_new();
+    const Target *host = codegen_native_target(a);
+    for (int i = 0; i < target_count; i++) {
+        const Target *t = &target_table[i];
+        if (strcmp(t->triple, host->triple) != 0 || t->vector_bits > host->vector_bits) continue;
+        for (size_t k = 0; k < sizeof backward / sizeof *backward; k++)
+            check_compiled(backward[k].name, backward[k].text, false, t);
+    }
+    arena_free(a);
 }
 
 // Every prefix of the rewrites is right as well.
@@ -332,6 +356,7 @@ int main(void) {
         cmocka_unit_test(test_rewrite_limit),
         cmocka_unit_test(test_compiled),
         cmocka_unit_test(test_compiled_unoptimised),
+        cmocka_unit_test(test_backward_targets),
         cmocka_unit_test(test_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
