@@ -115,22 +115,51 @@ static bool case_dwconv(Bench *b, Case *c, const char *line) {
     return true;
 }
 
+// Kernels of rows, by the name of a line: operands are matrices [m,n] but those of `vectors`.
+static const struct {
+    const char *name;
+    KernelKind kind;
+    int operands, vectors; // the last ones are [n]
+    int words;
+    int64_t epilogue[4];
+} row_kernels[] = {
+    {"gelu", K_ELTWISE, 2, 0, 1, {EPI_GELU}},
+    {"gelu_tanh", K_ELTWISE, 2, 0, 1, {EPI_GELU_TANH}},
+    {"gelu_dx", K_ELTWISE, 3, 0, 1, {EPI_GELU_DX}},
+    {"gelu_tanh_dx", K_ELTWISE, 3, 0, 1, {EPI_GELU_TANH_DX}},
+    {"mul", K_ELTWISE, 3, 0, 1, {EPI_MUL}},
+    {"scale", K_ELTWISE, 3, 1, 1, {EPI_SCALE}},
+    {"grn_dx", K_ELTWISE, 7, 0, 4, {EPI_SCALE, EPI_FMA_SCALE, EPI_GELU_DX, EPI_STAT_MEAN}},
+    {"norm", K_NORM, 2, 0, 0, {0}},
+    {"norm_dx", K_NORM_DX, 6, 3, 0, {0}},
+    {"stat", K_STAT, 2, 1, 0, {0}},
+    {"sum", K_SUM, 2, 1, 0, {0}},
+    {"dot", K_DOT, 3, 1, 0, {0}},
+};
+
 static bool case_rows(Bench *b, Case *c, const char *line) {
     long m, n;
-    char kind[16];
-    if (sscanf(line, "%15s %ld %ld", kind, &m, &n) < 3) return false;
-    bool gelu = strncmp(kind, "gelu", 4) == 0;
-    if (!gelu && strcmp(kind, "norm") != 0 && strcmp(kind, "stat") != 0) return false;
-    c->spec.spec.kind = gelu ? K_ELTWISE : strcmp(kind, "norm") == 0 ? K_NORM : K_STAT;
+    char name[16];
+    size_t k = 0, count = sizeof row_kernels / sizeof *row_kernels;
+    if (sscanf(line, "%15s %ld %ld", name, &m, &n) < 3) return false;
+    while (k < count && strcmp(row_kernels[k].name, name) != 0) k++;
+    if (k == count) return false;
+    c->spec.spec.kind = row_kernels[k].kind;
     add_int(&c->spec, A_n, n);
-    if (c->spec.spec.kind == K_NORM) add_attr(&c->spec, attr_f64(A_eps, 1e-6));
+    if (c->spec.spec.kind == K_NORM || c->spec.spec.kind == K_NORM_DX)
+        add_attr(&c->spec, attr_f64(A_eps, 1e-6));
+    if (c->spec.spec.kind == K_NORM_DX) {
+        add_int(&c->spec, A_affine, 1);
+        add_int(&c->spec, A_partial, 1);
+    }
+    if (row_kernels[k].words)
+        add_attr(&c->spec,
+                 attr_ints(b->arena, A_epilogue, row_kernels[k].epilogue, row_kernels[k].words));
     c->rows = m;
     c->cols = n;
     c->elements = (double)m * (double)n;
-    c->ops[0] = floats(b, m * n);
-    c->ops[1] = floats(b, m * n);
-    int64_t word = strcmp(kind, "gelu_tanh") == 0 ? EPI_GELU_TANH : EPI_GELU;
-    if (gelu) add_attr(&c->spec, attr_ints(b->arena, A_epilogue, &word, 1));
+    for (int i = 0; i < row_kernels[k].operands; i++)
+        c->ops[i] = floats(b, i < row_kernels[k].operands - row_kernels[k].vectors ? m * n : n);
     return true;
 }
 
@@ -202,6 +231,17 @@ static const char *const lines_512[] = {
     "norm 784 192",
     "norm 196 384",
     "stat 3136 160",
+    "norm_dx 3136 40",
+    "norm_dx 196 384",
+    "gelu_dx 196 160",
+    "gelu_dx 3136 160",
+    "gelu_tanh_dx 196 160",
+    "scale 196 160",
+    "mul 196 160",
+    "grn_dx 196 160",
+    "grn_dx 3136 160",
+    "sum 3136 160",
+    "dot 3136 160",
 };
 static const char *const lines_256[] = {
     "gemm 3136 40 160 6 16 4 m bias",
