@@ -7,7 +7,7 @@ Everything a case needs comes from its line in train_cases.txt and the hash of r
   mask       "CASE.k.mask": of each image the `keep` units with the smallest values stay visible
   labels     "CASE.k.labels": floor((u+1)/2 * classes)
   targets    soft: "CASE.k.targets": (u+1)/sum of an image's (u+1)
-  drop path  "CASE.k.drop.KEY": a branch is dropped where (u+1)/2 < its rate"""
+  drop path  "CASE.k.drop.KEY": a branch is dropped where (u+1)/2 < its rate; keys count blocks from 1"""
 
 import math
 import os
@@ -98,7 +98,7 @@ class TrainModel(Model):
 
     def encoder(self, image, mask=None, prefix=""):
         """image (N,C,H,W), mask (N,gh,gw) of units, 1 hidden -> the last stage, channels last."""
-        x, key, side = image.to(self.dtype).permute(0, 2, 3, 1), 0, self.cell * self.unit
+        x, key, side = image.to(self.dtype).permute(0, 2, 3, 1), 1, self.cell * self.unit
         for i, (depth, dim) in enumerate(zip(self.depths, self.dims)):
             layer = f"{prefix}downsample_layers.{i}."
             if i == 0:
@@ -180,8 +180,8 @@ class TrainModel(Model):
 
     def draw_drops(self, step):
         blocks, self.drops = sum(self.depths), {}
-        for key in range(blocks if self.rate else 0):
-            rate = self.rate * key / (blocks - 1)
+        for key in range(1, blocks + 1 if self.rate else 0):
+            rate = self.rate * (key - 1) / (blocks - 1)
             u = (uniform(f"{self.case}.{step}.drop.{key}", self.batch) + 1) * 0.5
             keep = np.where(u < rate, 0, 1 / (1 - rate)).astype(np.float32)
             self.drops[key] = torch.from_numpy(keep).to(self.dtype)
