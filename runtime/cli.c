@@ -11,6 +11,9 @@ static int command_run(Cli *c) {
     case 'm': return cli_embed(c);
     case 'e': return cli_eval(c);
     case 'g': return cli_grad(c);
+    case 'p':
+    case 'u':
+    case 't': return cli_train(c);
     default: return cli_bench(c);
     }
 }

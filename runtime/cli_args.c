@@ -233,6 +233,11 @@ static const char *examples(char letter) {
     case 'e':
         return "eval --weights W.pt imagenet/\n    %s eval --weights W.pt --split train "
                "data.tar.gz\n";
+    case 'p':
+        return "pretrain --data pictures/ --out run --epochs 100\n"
+               "    %s pretrain --data pictures/ --out run --epochs 100 --resume\n";
+    case 'u': return "finetune --data cifar10.tar.gz --init run/last.safetensors --out tuned\n";
+    case 't': return "train --data cifar10.tar.gz --out run --epochs 50 --batch 128 --lr 1e-3\n";
     default:
         return "bench --batch 1 --threads 1 --runs 50 --json\n    %s bench --batch 8 --profile\n";
     }

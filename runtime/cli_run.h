@@ -103,5 +103,6 @@ int cli_embed(Cli *c);
 int cli_eval(Cli *c);
 int cli_grad(Cli *c);
 int cli_bench(Cli *c);
+int cli_train(Cli *c); // pretrain, finetune and train
 
 #endif

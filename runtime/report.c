@@ -7,7 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static double seconds_now(void) {
+double report_seconds(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
@@ -15,11 +15,11 @@ static double seconds_now(void) {
 
 void progress_start(Progress *p, int64_t total, bool quiet) {
     *p = (Progress){.shown = !quiet && total > 1 && isatty(STDERR_FILENO), .total = total};
-    p->start = p->last = seconds_now();
+    p->start = p->last = report_seconds();
 }
 
 void progress_update(Progress *p, int64_t done) {
-    double now = seconds_now();
+    double now = report_seconds();
     if (!p->shown || (now - p->last < 0.1 && done < p->total)) return;
     p->last = now;
     double rate = (double)done / (now - p->start + 1e-9);

@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
+double report_seconds(void); // a monotonic clock
+
 typedef struct {
     bool shown; // stderr is a terminal
     int64_t total;

@@ -204,6 +204,23 @@ CnxrtStatus cnxrt_create(const CnxrtModel *model, const CnxrtOptions *options, C
     return status;
 }
 
+CnxrtStatus cnxrt_session_params(CnxrtSession *s, const void *params, CnxrtError *err) {
+    const CnxrtProgram *prepare = cnxrt_program(s->model, "prepare");
+    if (!prepare || !s->prepared->owned || atomic_load(&s->prepared->users) != 1 ||
+        !cnxrt_program_listed(s->programs, "prepare")) {
+        cnxrt_error_set(err, "the weights of this session of model %s cannot be changed",
+                        s->model->name);
+        return CNXRT_ERROR_ARGUMENT;
+    }
+    CnxrtFrame frame = {.arena = s->arena,
+                        .scratch = s->scratch,
+                        .weights = s->prepared->owned,
+                        .params = params,
+                        .batch = 1};
+    cnxrt_frame_run(&s->team, prepare, s->threads, &frame);
+    return CNXRT_OK;
+}
+
 void cnxrt_destroy(CnxrtSession *s) {
     if (!s) return;
     prepared_release(s->prepared);

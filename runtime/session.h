@@ -27,6 +27,10 @@ struct CnxrtSession {
     double *profile_rows;
 };
 
+// Prepares other raw parameters (of the session's model) in the place of the session's own weights,
+// which it must not share. The session's programs must include prepare.
+CnxrtStatus cnxrt_session_params(CnxrtSession *s, const void *params, CnxrtError *err);
+
 // Runs one program once on `threads` threads; returns how many there were. frame: all but team.
 int64_t cnxrt_frame_run(CnxrtTeam *team, const CnxrtProgram *p, int threads, CnxrtFrame *frame);
 
