@@ -178,9 +178,14 @@ Value block_linear(Builder *b, Loc loc, const char *name, int64_t out, bool bias
     return block_op(b, OP_LINEAR, loc, name, args, bias ? 3 : 2, NULL, 0);
 }
 
+Value block_visible(Builder *b, Loc loc, const char *label, Value x, Value mask) {
+    const FcmaeSpec *f = &b->spec->fcmae;
+    Attr count = attr_int(A_count, f->keep * f->mask_unit * f->mask_unit);
+    return block_op(b, OP_MASK, loc, label, (Value[]){x, mask}, 2, &count, 1);
+}
+
 Value block_mask(Builder *b, Loc loc, Value x) {
-    if (b->mask == NO_VALUE) return x;
-    return block_op(b, OP_MASK, loc, NULL, (Value[]){x, b->mask}, 2, NULL, 0);
+    return b->mask == NO_VALUE ? x : block_visible(b, loc, NULL, x, b->mask);
 }
 
 // ---- layers ------------------------------------------------------------------------------------

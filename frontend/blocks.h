@@ -71,6 +71,8 @@ Value block_build(Builder *b, const BlockUse *use, int64_t dim, const char *pref
 Value block_param(Builder *b, const ParamInfo *info, int rank, const int64_t *dims, Loc loc);
 // x with the masked positions at zero; x itself where nothing is masked.
 Value block_mask(Builder *b, Loc loc, Value x);
+// x with zeros in the cells that mask [B,gh,gw] hides.
+Value block_visible(Builder *b, Loc loc, const char *label, Value x, Value mask);
 // Appends op with everything checked: an ill-typed node is a user error at loc.
 Value block_op(Builder *b, Op op, Loc loc, const char *label, const Value *args, int nargs,
                const Attr *attrs, int nattrs);

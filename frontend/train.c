@@ -136,7 +136,7 @@ static Value fill_token(Builder *b, Value x, Value mask) {
     token = block_op(b, OP_RESHAPE, loc, "mask_token", &token, 1, &vector, 1);
     token = block_op(b, OP_EXPAND, loc, "mask_token", &token, 1, &shape, 1);
     token = block_op(b, OP_MASK, loc, "mask_token", (Value[]){token, mask}, 2, &hidden, 1);
-    x = block_op(b, OP_MASK, loc, "proj", (Value[]){x, mask}, 2, NULL, 0);
+    x = block_visible(b, loc, "proj", x, mask);
     return block_op(b, OP_ADD, loc, "mask_token", (Value[]){x, token}, 2, NULL, 0);
 }
 
