@@ -178,14 +178,15 @@ Value block_linear(Builder *b, Loc loc, const char *name, int64_t out, bool bias
     return block_op(b, OP_LINEAR, loc, name, args, bias ? 3 : 2, NULL, 0);
 }
 
-Value block_visible(Builder *b, Loc loc, const char *label, Value x, Value mask) {
+Value block_masked(Builder *b, Loc loc, const char *label, Value x, Value m, bool hidden) {
     const FcmaeSpec *f = &b->spec->fcmae;
-    Attr count = attr_int(A_count, f->keep * f->mask_unit * f->mask_unit);
-    return block_op(b, OP_MASK, loc, label, (Value[]){x, mask}, 2, &count, 1);
+    Attr attrs[] = {attr_int(A_count, f->keep * f->mask_unit * f->mask_unit),
+                    attr_int(A_hidden, 1)};
+    return block_op(b, OP_MASK, loc, label, (Value[]){x, m}, 2, attrs, hidden ? 2 : 1);
 }
 
-Value block_mask(Builder *b, Loc loc, Value x) {
-    return b->mask == NO_VALUE ? x : block_visible(b, loc, NULL, x, b->mask);
+Value block_mask(Builder *b, Loc loc, const char *label, Value x) {
+    return b->mask == NO_VALUE ? x : block_masked(b, loc, label, x, b->mask, false);
 }
 
 // ---- layers ------------------------------------------------------------------------------------
@@ -233,7 +234,7 @@ static Value build_dwconv(Builder *b, const LayerArgs *args, const Site *at, Val
     LayerArgs l = *args;
     for (int k = 0; k < 2; k++)
         if (l.pad[k] < 0) l.pad[k] = l.kernel[k] / 2;
-    x = block_mask(b, at->loc, x);
+    x = block_mask(b, at->loc, join(b, at->prefix, l.name), x);
     if (x == NO_VALUE) return x;
     return convolve(b, OP_DWCONV2D, &l, at, type_last(graph_type(b->graph, x)), 1, x);
 }
@@ -254,7 +255,7 @@ static Value build_gelu(Builder *b, const LayerArgs *l, const Site *at, Value x)
 // grn from its parts, with statistics of the visible positions alone.
 static Value masked_grn(Builder *b, const Attr *attrs, const char *name, Loc loc, Value x,
                         Value gamma, Value beta) {
-    Value visible = block_mask(b, loc, x);
+    Value visible = block_mask(b, loc, name, x);
     Value stat = block_op(b, OP_GRN_STAT, loc, name, &visible, 1, (Attr[]){attrs[1], attrs[4]}, 2);
     Value scale = block_op(b, OP_GRN_SCALE, loc, name, (Value[]){stat, gamma}, 2,
                            (Attr[]){attrs[0], attrs[2], attrs[3]}, 3);

@@ -69,10 +69,10 @@ typedef struct {
 Value block_build(Builder *b, const BlockUse *use, int64_t dim, const char *prefix, Value x);
 // A parameter of the network, of official shape.
 Value block_param(Builder *b, const ParamInfo *info, int rank, const int64_t *dims, Loc loc);
-// x with the masked positions at zero; x itself where nothing is masked.
-Value block_mask(Builder *b, Loc loc, Value x);
-// x with zeros in the cells that mask [B,gh,gw] hides.
-Value block_visible(Builder *b, Loc loc, const char *label, Value x, Value mask);
+// x with the positions of hidden cells at zero; x itself where nothing is masked.
+Value block_mask(Builder *b, Loc loc, const char *label, Value x);
+// x with those of visible (hidden: of hidden) cells only, by mask m.
+Value block_masked(Builder *b, Loc loc, const char *label, Value x, Value m, bool hidden);
 // Appends op with everything checked: an ill-typed node is a user error at loc.
 Value block_op(Builder *b, Op op, Loc loc, const char *label, const Value *args, int nargs,
                const Attr *attrs, int nattrs);

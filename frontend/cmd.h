@@ -26,13 +26,18 @@ int cmd_begin(Options *o, Arena *a, const Command *c, int argc, char *const *arg
 bool cmd_wants(const Options *o, int n);
 
 #define OPTION_SET                                                                                 \
-    {"set", 0, "KEY.PATH=VALUE",                                                                   \
-     "override a field of the spec, e.g. --set=input.channels=4,\n"                                \
-     "--set head.classes=7, --set stages.1.dim=96; may be repeated"}
+    {                                                                                              \
+        "set", 0, "KEY.PATH=VALUE",                                                                \
+            "override a field of the spec, e.g. --set=input.channels=4,\n"                         \
+            "--set head.classes=7, --set stages.1.dim=96; may be repeated"                         \
+    }
 #define OPTION_PROGRAMS                                                                            \
-    {"programs", 0, "LIST", "programs of the spec: infer,train,pretrain (default: all it supports)"}
+    {                                                                                              \
+        "programs", 0, "LIST",                                                                     \
+            "programs of the spec: infer,train,pretrain (default: all it supports)"                \
+    }
 #define OPTION_TARGET                                                                              \
-    {"target", 0, "ROW", "row of 'cnxc targets', or native (the default: this machine)"}
+    { "target", 0, "ROW", "row of 'cnxc targets', or native (the default: this machine)" }
 #define OPTIONS_PIPELINE                                                                           \
     {"passes", 0, "LIST", "run just these passes, comma-separated (see 'cnxc opt --help')"},       \
         {"stop-after", 0, "PASS", "run no pass after this one"},                                   \
@@ -42,8 +47,12 @@ bool cmd_wants(const Options *o, int n);
         {"unoptimised", 0, NULL,                                                                   \
          "leave out the passes that only optimise: no fusion, every op\n"                          \
          "by itself; slower, and the reference for the optimised code"},                           \
-        {"time", 0, NULL, "print the time and rewrites of each pass, to standard error"},          \
-        {"rewrite-limit", 0, "N", "stop rewriting after N rewrites, to bisect a bad one"}
+        {"sparse", 0, "packed|dense",                                                              \
+         "the masked encoder of pretrain: on the visible rows alone (default),\n"                  \
+         "or on whole maps, as reference and for comparison"},                                     \
+        {"time", 0, NULL, "print the time and rewrites of each pass, to standard error"}, {        \
+        "rewrite-limit", 0, "N", "stop rewriting after N rewrites, to bisect a bad one"            \
+    }
 
 // A path relative to the folder this command lies in.
 const char *cmd_near(Arena *a, const char *relative);

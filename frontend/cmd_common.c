@@ -64,6 +64,15 @@ const Target *cmd_target(const Options *o) {
     return NULL;
 }
 
+static bool sparse_option(const Options *o, Sparse *out) {
+    const char *text = options_get(o, "sparse", "packed");
+    *out = strcmp(text, "dense") == 0 ? SPARSE_DENSE : SPARSE_PACKED;
+    if (*out == SPARSE_DENSE || strcmp(text, "packed") == 0) return true;
+    fprintf(stderr, "cnxc %s: error: --sparse is '%s'; it must be packed or dense\n",
+            o->command->name, text);
+    return false;
+}
+
 bool cmd_pipeline_options(const Options *o, PipelineOptions *out) {
     *out = (PipelineOptions){.passes = options_get(o, "passes", NULL),
                              .stop_after = options_get(o, "stop-after", NULL),
@@ -73,7 +82,8 @@ bool cmd_pipeline_options(const Options *o, PipelineOptions *out) {
                              .time = options_has(o, "time"),
                              .rewrite_limit = -1,
                              .dump_out = stderr};
-    return options_int(o, "rewrite-limit", 0, INT64_MAX, &out->rewrite_limit, stderr);
+    return sparse_option(o, &out->sparse) &&
+           options_int(o, "rewrite-limit", 0, INT64_MAX, &out->rewrite_limit, stderr);
 }
 
 bool cmd_write(const Options *o, const char *text, size_t n) {

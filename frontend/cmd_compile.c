@@ -110,7 +110,7 @@ bool compile_model(CompiledModel *c, int which, const ModelSpec *spec, const Tar
     if (!build_programs(c, which, spec, d)) return false;
     if (opt && !pipeline_run(&c->pipeline, opt, d)) return false;
     fill_model(c, spec);
-    if (c->training) compile_tables(c, which, spec);
+    if (c->training) compile_tables(c, which, spec, opt && opt->sparse == SPARSE_PACKED);
     return true;
 }
 

@@ -31,6 +31,6 @@ bool compile_spec(Compiled *c, const ModelSpec *spec, unsigned programs, const T
 // errors on d.
 bool compile_embed(Compiled *c, const char *weights, Diag *d);
 // Recipes, initial values, drop keys and geometry of a training model (cmd_tables.c).
-void compile_tables(CompiledModel *c, int which, const ModelSpec *spec);
+void compile_tables(CompiledModel *c, int which, const ModelSpec *spec, bool packed);
 
 #endif

@@ -11,9 +11,8 @@ _Static_assert((int)RECIPE_PRETRAIN == CNXRT_PRETRAIN && (int)RECIPE_FINETUNE ==
 _Static_assert((int)HYPER_VALUES == CNXRT_HYPERS, "input hyper");
 
 // The tables follow the order of training->params: the index that adamw has.
-static void fill_inits(CompiledModel *c, const ModelSpec *spec, bool official) {
+static void fill_inits(CompiledModel *c, bool official) {
     CodegenModel *m = &c->model;
-    (void)spec;
     if (!m->nparams) return;
     if (m->nparams != c->training->params.n)
         ice((Loc){0}, "%d of %d parameters have a place in the raw blob", m->nparams,
@@ -78,7 +77,7 @@ static void fill_drops(CompiledModel *c, Arena *a) {
     c->model.ndrops = c->training->drops.n;
 }
 
-static const CnxrtFcmae *make_fcmae(Arena *a, const FcmaeSpec *f) {
+static const CnxrtFcmae *make_fcmae(Arena *a, const FcmaeSpec *f, bool packed) {
     CnxrtFcmae *out = NEW(a, CnxrtFcmae);
     *out = (CnxrtFcmae){
         .grid = {(int32_t)f->grid[0], (int32_t)f->grid[1]},
@@ -87,16 +86,17 @@ static const CnxrtFcmae *make_fcmae(Arena *a, const FcmaeSpec *f) {
         .units = (int32_t)f->units,
         .keep = (int32_t)f->keep,
         .norm_pix = f->norm_pix_loss,
+        .packed = packed,
         .mask_ratio = f->mask_ratio,
     };
     return out;
 }
 
-void compile_tables(CompiledModel *c, int which, const ModelSpec *spec) {
+void compile_tables(CompiledModel *c, int which, const ModelSpec *spec, bool packed) {
     bool masked = which == MODEL_PRETRAIN;
-    fill_inits(c, spec, masked && spec->fcmae.official_init);
+    fill_inits(c, masked && spec->fcmae.official_init);
     fill_recipes(c, which, spec);
     fill_drops(c, spec->arena);
-    if (masked) c->model.fcmae = make_fcmae(spec->arena, &spec->fcmae);
+    if (masked) c->model.fcmae = make_fcmae(spec->arena, &spec->fcmae, packed);
     c->model.loss = masked ? 0 : supervised_loss(spec);
 }

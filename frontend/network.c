@@ -201,6 +201,16 @@ static Obstacle find_misfit(Arena *a, const ModelSpec *spec) {
     return (Obstacle){0};
 }
 
+// A cell must be square in the positions of every map: the mask is enlarged by one factor.
+static Obstacle find_oblong(Arena *a, const ModelSpec *spec) {
+    const FcmaeSpec *f = &spec->fcmae;
+    if (f->stride[0] == f->stride[1]) return (Obstacle){0};
+    return (Obstacle){f->loc,
+                      arena_printf(a, "FCMAE needs square strides, but the total is %lldx%lld",
+                                   (long long)f->stride[0], (long long)f->stride[1]),
+                      "use strides that are equal in both directions, or build without pretrain"};
+}
+
 // Fewer units than this may leave none visible at an ordinary ratio: then pre-training is left out
 // rather than refused.
 enum { FEW_UNITS = 4 };
@@ -253,6 +263,7 @@ bool fcmae_check(ModelSpec *spec, Diag *d, const Builder *encoder) {
     if (!f->present || !(spec->programs & PROGRAM_PRETRAIN)) return true;
     memcpy(f->stride, encoder->stride, sizeof f->stride);
     Obstacle o = find_leak(spec->arena, encoder);
+    if (!o.why) o = find_oblong(spec->arena, spec);
     if (!o.why) o = find_misfit(spec->arena, spec);
     if (o.why) return leave_out(spec, d, o, false);
     f->grid[0] = spec->input.height / (f->stride[0] * f->mask_unit);

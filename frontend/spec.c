@@ -398,6 +398,25 @@ static void check_asked(Check *c, const char *text) {
     c->ok &= schema_read(&c->schema, &map, NULL, (Loc){0}, "", &f, 1, NULL, &c->spec->asked);
 }
 
+// Program train computes one loss, so the recipes it serves must agree.
+static bool check_losses(Check *c) {
+    static const char *const names[] = {"cross_entropy", "bce", "masked_mse"};
+    const RecipeSpec *first = NULL;
+    for (int i = 0; i < c->spec->recipes.n; i++) {
+        const RecipeSpec *r = &c->spec->recipes.v[i];
+        if (r->kind == RECIPE_PRETRAIN) continue;
+        if (!first) first = r;
+        if (r->loss == first->loss) continue;
+        diag_error(c->schema.diag, r->loc, "recipe '%s' has loss %s but recipe '%s' %s", r->name,
+                   names[r->loss], first->name, names[first->loss]);
+        diag_hint(c->schema.diag, "an artifact computes one: change it, or take a recipe out "
+                                  "(recipes.%s=none)",
+                  r->name);
+        return false;
+    }
+    return true;
+}
+
 static void check_programs(Check *c) {
     ModelSpec *s = c->spec;
     const Yaml *y = section(c, "programs");
@@ -411,6 +430,7 @@ static void check_programs(Check *c) {
         diag_error(c->schema.diag, loc, "program train needs a head with classes");
     if (missing) c->ok = false;
     if (s->asked) s->programs = s->asked;
+    if (s->programs & PROGRAM_TRAIN) c->ok &= check_losses(c);
 }
 
 // ---- the whole ---------------------------------------------------------------------------------

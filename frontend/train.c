@@ -98,7 +98,7 @@ static Value encode(Builder *b, Value x, Value mask) {
     b->prefix = "encoder.";
     b->mask = mask;
     for (int i = 0; i < b->spec->stages.n && x != NO_VALUE; i++) x = network_stage(b, i, x);
-    if (x != NO_VALUE) x = block_mask(b, b->spec->fcmae.loc, x);
+    if (x != NO_VALUE) x = block_mask(b, b->spec->fcmae.loc, "encoder", x);
     b->prefix = "";
     b->mask = NO_VALUE;
     b->place = (Place){PLACE_DECODER, 0, 0};
@@ -132,11 +132,11 @@ static Value fill_token(Builder *b, Value x, Value mask) {
     Value token = block_param(b, &info, 4, d, loc);
     Dim flat = dim_c(d[1]);
     Attr vector = attr_dims(b->schema.arena, A_shape, &flat, 1);
-    Attr shape = attr_dims(b->schema.arena, A_shape, t.d, t.rank), hidden = attr_int(A_hidden, 1);
+    Attr shape = attr_dims(b->schema.arena, A_shape, t.d, t.rank);
     token = block_op(b, OP_RESHAPE, loc, "mask_token", &token, 1, &vector, 1);
     token = block_op(b, OP_EXPAND, loc, "mask_token", &token, 1, &shape, 1);
-    token = block_op(b, OP_MASK, loc, "mask_token", (Value[]){token, mask}, 2, &hidden, 1);
-    x = block_visible(b, loc, "proj", x, mask);
+    token = block_masked(b, loc, "mask_token", token, mask, true);
+    x = block_masked(b, loc, "proj", x, mask, false);
     return block_op(b, OP_ADD, loc, "mask_token", (Value[]){x, token}, 2, NULL, 0);
 }
 
