@@ -14,7 +14,23 @@
 #include "module.h"
 
 // Fields of CnxrtFrame, in order.
-enum { F_ARENA, F_SCRATCH, F_WEIGHTS, F_PARAMS, F_INPUTS, F_OUTPUTS, F_BATCH, F_TEAM, F_PROFILE, F_STATE };
+enum {
+    F_ARENA,
+    F_SCRATCH,
+    F_WEIGHTS,
+    F_PARAMS,
+    F_INPUTS,
+    F_OUTPUTS,
+    F_BATCH,
+    F_TEAM,
+    F_PROFILE,
+    F_STATE
+};
+
+_Static_assert((int)STATE_PARAM == CNXRT_STATE_PARAM && (int)STATE_GRAD == CNXRT_STATE_GRAD &&
+                   (int)STATE_M == CNXRT_STATE_M && (int)STATE_V == CNXRT_STATE_V &&
+                   (int)STATE_EMA == CNXRT_STATE_EMA && (int)STATE_COUNT == CNXRT_STATES,
+               "states of schedules are those of the runtime");
 
 // A step function while it is emitted.
 typedef struct {
@@ -81,6 +97,7 @@ static LLVMValueRef operand_base(StepEmit *e, const Operand *op, int slot) {
         at = LLVMBuildNSWMul(u->b, at, e->batch, "");
         base = bytes_at(u, frame_field(e, F_ARENA), at);
         return bytes_at(u, base, unit_i64(u, e->s->fixed_bytes + op->offset));
+    case REGION_STATE: return bytes_at(u, port_pointer(e, F_STATE, buf->port), at);
     case REGION_SCRATCH:
         base = bytes_at(u, frame_field(e, F_SCRATCH), mul_c(u, e->thread, e->s->scratch_bytes));
         return bytes_at(u, base, at);
@@ -280,7 +297,8 @@ static const char *step_key(Unit *u, const Schedule *s, const Step *st) {
             const Operand *op = &call->ops[i];
             const Buffer *buf = &s->buffers.v[op->buffer];
             str_printf(&k, " %d", buf->region);
-            if (buf->region == REGION_INPUT || buf->region == REGION_OUTPUT)
+            if (buf->region == REGION_INPUT || buf->region == REGION_OUTPUT ||
+                buf->region == REGION_STATE)
                 str_printf(&k, " port %d", buf->port);
             if (buf->region == REGION_IMAGE)
                 str_printf(&k, " +%lld", (long long)(s->fixed_bytes + op->offset));

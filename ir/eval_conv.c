@@ -70,7 +70,7 @@ static const double *tap(const Window *v, const double *x, int64_t n, int64_t oy
 // Weights [o,i,kh,kw] -> [kh*kw][o][i], so that the channels of a tap are contiguous.
 static double *taps_first(Arena *a, const Tensor *w) {
     int64_t o = w->d[0], i = w->d[1], taps = w->d[2] * w->d[3];
-    double *r = NEWN(a, double, o * i * taps);
+    double *r = NEWN(a, double, o *i *taps);
     for (int64_t t = 0; t < taps; t++)
         for (int64_t j = 0; j < o * i; j++) r[t * o * i + j] = f64_data(w)[j * taps + t];
     return r;

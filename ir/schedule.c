@@ -70,7 +70,18 @@ const char *spec_print(Arena *a, const KernelSpec *s) {
 }
 
 const char *region_name(Region r) {
-    static const char *const names[] = {"input", "output", "param",  "weight",
-                                        "fixed", "image",  "scratch"};
+    static const char *const names[] = {"input", "output", "param", "weight",
+                                        "fixed", "image",  "state", "scratch"};
     return names[r];
+}
+
+int state_of_name(const char *name, const char **param) {
+    static const char *const prefixes[STATE_COUNT] = {"param.", "grad.", "m.", "v.", "ema."};
+    for (int i = 0; i < STATE_COUNT; i++) {
+        size_t n = strlen(prefixes[i]);
+        if (strncmp(name, prefixes[i], n) != 0 || !name[n]) continue;
+        *param = name + n;
+        return i;
+    }
+    return -1;
 }

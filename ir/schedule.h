@@ -70,6 +70,9 @@ const char *spec_print(Arena *a, const KernelSpec *s); // equal text <=> same ke
 //   WEIGHT          results of prepare, one blob, offset given
 //   FIXED           arena + offset
 //   IMAGE           arena + fixed_bytes + B*offset + image*bytes   (so [B,...] is contiguous)
+//   STATE           blob `port` (STATE_*) of a training run + offset: that of parameter X in the
+//   raw
+//                   parameters for buffers named param.X grad.X m.X v.X ema.X
 //   SCRATCH         per-thread block + offset
 typedef enum {
     REGION_INPUT,
@@ -78,17 +81,22 @@ typedef enum {
     REGION_WEIGHT,
     REGION_FIXED,
     REGION_IMAGE,
+    REGION_STATE,
     REGION_SCRATCH
 } Region;
 const char *region_name(Region r);
+// What a training run keeps per parameter: the blobs of region STATE.
+typedef enum { STATE_PARAM, STATE_GRAD, STATE_M, STATE_V, STATE_EMA, STATE_COUNT } State;
+// The blob of a name such as grad.X, *param its X; -1: none.
+int state_of_name(const char *name, const char **param);
 
 typedef struct {
     const char *name;
     Region region;
     Type type;       // with its batch dimension, if any
     int64_t bytes;   // per image if the type carries the batch, else in all (SCRATCH: per thread)
-    int port;        // INPUT, OUTPUT
-    int64_t offset;  // -1 until planned (WEIGHT and PARAM too); multiples of 64
+    int port;        // INPUT, OUTPUT; STATE: the blob
+    int64_t offset;  // -1 until planned (WEIGHT, PARAM, STATE too); multiples of 64
     int first, last; // steps in which it is live (IMAGE, FIXED, SCRATCH); -1 until planned
 } Buffer;
 

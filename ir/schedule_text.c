@@ -25,7 +25,11 @@ static bool region_has_life(Region r) {
     return r == REGION_FIXED || r == REGION_IMAGE || r == REGION_SCRATCH;
 }
 
-static bool region_has_port(Region r) { return r == REGION_INPUT || r == REGION_OUTPUT; }
+static bool region_has_port(Region r) {
+    return r == REGION_INPUT || r == REGION_OUTPUT || r == REGION_STATE;
+}
+
+static bool region_has_offset(Region r) { return r != REGION_INPUT && r != REGION_OUTPUT; }
 
 static AttrSchema kernel_schema(KernelKind k) {
     return (AttrSchema){"kernel", kernel_info[k].name, kernel_info[k].attrs, kernel_info[k].nattrs};
@@ -54,9 +58,8 @@ static void print_buffer(Str *out, const Buffer *b, int index) {
     str_printf(out, "  buffer b%d ", index);
     text_string(out, b->name, strlen(b->name));
     str_printf(out, " %s", region_name(b->region));
-    if (region_has_port(b->region))
-        str_printf(out, " %d", b->port);
-    else if (b->offset >= 0)
+    if (region_has_port(b->region)) str_printf(out, " %d", b->port);
+    if (region_has_offset(b->region) && b->offset >= 0)
         str_printf(out, " +%lld", (long long)b->offset);
     if (typed) str_printf(out, " : %s", type_print(out->arena, b->type));
     if (!typed || b->bytes != type_bytes(b->type))
@@ -173,9 +176,9 @@ static bool parse_place(Lexer *l, Buffer *b) {
     if (region_has_port(b->region)) {
         if (!parse_int(l, "the port number", 0, MAX_BLOCK, &port)) return false;
         b->port = (int)port;
-        return true;
     }
-    return !lex_accept(l, '+') || parse_count(l, "the offset", &b->offset);
+    return !region_has_offset(b->region) || !lex_accept(l, '+') ||
+           parse_count(l, "the offset", &b->offset);
 }
 
 static bool parse_life(Lexer *l, Buffer *b) {

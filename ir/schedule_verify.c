@@ -108,6 +108,7 @@ static int64_t region_bytes(const Schedule *s, Region r) {
     case REGION_IMAGE: return s->image_bytes;
     case REGION_SCRATCH: return s->scratch_bytes;
     case REGION_WEIGHT: return s->weight_bytes;
+    case REGION_STATE:
     case REGION_PARAM: return s->param_bytes;
     default: return -1;
     }
@@ -124,6 +125,8 @@ static const char *verify_buffer(Arena *a, const Schedule *s, const Buffer *b) {
     if (!batch && b->region == REGION_IMAGE)
         return arena_printf(a, "region image needs a type with a batch, has %s",
                             type_print(a, b->type));
+    if (b->region == REGION_STATE && (b->port < 0 || b->port >= STATE_COUNT))
+        return arena_printf(a, "there is no state %d", b->port);
     if (b->offset < 0) return b->offset == -1 ? NULL : "negative offset";
     if (b->region == REGION_INPUT || b->region == REGION_OUTPUT) return NULL;
     if (b->offset % ALIGN)

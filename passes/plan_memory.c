@@ -2,7 +2,9 @@
 // buffer that lives at the same time lies (best fit by size order). Regions are planned apart:
 // IMAGE (bytes per image), FIXED, SCRATCH (per thread), WEIGHT and PARAM (everything lives).
 //
-// WEIGHT offsets are decided by prepare's schedule and shared by all programs, by name.
+// STATE buffers have the offsets of their parameters in PARAM; a parameter that prepare does not
+// read gets a place there all the same. WEIGHT offsets are decided by prepare's schedule and shared
+// by all programs, by name.
 #include "sched.h"
 
 enum { ALIGN = 64 };
@@ -100,10 +102,51 @@ static bool share_weights(Pipeline *p, Schedule *s, const Schedule *prepare) {
     return true;
 }
 
+static int find_buffer(const Schedule *s, Region region, const char *name) {
+    for (int i = 0; i < s->buffers.n; i++)
+        if (s->buffers.v[i].region == region && strcmp(s->buffers.v[i].name, name) == 0) return i;
+    return -1;
+}
+
+// Raw parameters of all programs, those of prepare first: one place for each in every blob.
+static Schedule *list_params(Pipeline *p, Schedule *prepare) {
+    Schedule *all = prepare;
+    for (int i = 0; i < p->schedules.n; i++) {
+        const Schedule *s = p->schedules.v[i];
+        for (int k = 0; k < s->buffers.n; k++) {
+            Buffer b = s->buffers.v[k];
+            const char *param;
+            if (b.region != REGION_STATE || state_of_name(b.name, &param) < 0) continue;
+            if (!all) {
+                all = NEW(p->arena, Schedule);
+                all->arena = p->arena;
+            }
+            if (find_buffer(all, REGION_PARAM, param) >= 0) continue;
+            b.region = REGION_PARAM;
+            b.name = param;
+            b.port = 0;
+            vec_push(p->arena, &all->buffers, b);
+        }
+    }
+    if (all) all->param_bytes = lay_out(all, REGION_PARAM);
+    return all;
+}
+
+static void share_states(Schedule *s, const Schedule *params) {
+    for (int i = 0; i < s->buffers.n; i++) {
+        Buffer *b = &s->buffers.v[i];
+        const char *param;
+        if (b->region != REGION_STATE || state_of_name(b->name, &param) < 0) continue;
+        b->offset = params->buffers.v[find_buffer(params, REGION_PARAM, param)].offset;
+        s->param_bytes = params->param_bytes;
+    }
+}
+
 void pass_plan_memory(Pipeline *p) {
     Schedule *prepare = NULL;
     for (int i = 0; i < p->schedules.n; i++)
         if (strcmp(p->schedules.v[i]->name, "prepare") == 0) prepare = p->schedules.v[i];
+    Schedule *params = list_params(p, prepare);
     if (prepare) prepare->weight_bytes = lay_out(prepare, REGION_WEIGHT);
     for (int i = 0; i < p->schedules.n; i++) {
         Schedule *s = p->schedules.v[i];
@@ -112,7 +155,8 @@ void pass_plan_memory(Pipeline *p) {
         s->image_bytes = plan_region(s, REGION_IMAGE);
         s->fixed_bytes = plan_region(s, REGION_FIXED);
         s->scratch_bytes = plan_region(s, REGION_SCRATCH);
-        s->param_bytes = lay_out(s, REGION_PARAM);
+        if (s != prepare) s->param_bytes = lay_out(s, REGION_PARAM);
+        share_states(s, params);
         if (s == prepare) continue;
         if (!prepare)
             s->weight_bytes = lay_out(s, REGION_WEIGHT);

@@ -74,6 +74,21 @@ void operand_add(Operands *o, int buffer);
 void operand_value(Sched *sc, Operands *o, Value v);
 void operand_blocks(Operands *o, int buffer, int64_t block_bytes); // partial statistics
 
+// ---- reductions over rows of the batch ---------------------------------------------------------
+// Never by thread ranges. One scheme for all: a first kernel writes the sums of a static row block
+// of an image to its row of `partials` (operand_blocks), then reduce_rows adds the rows of all
+// images in a fixed order, split over columns. A kernel whose unit walks all rows of the batch in
+// order needs no partials.
+
+// The buffer a batch-reducing kernel writes v to. Where v is a gradient that nothing else reads it
+// is the state itself, and *attrs (when not NULL) gets accumulate: the kernel must add.
+int reduce_out(Sched *sc, Value v, SpecAttrs *attrs);
+// Partial results [blocks, n] of each image (or in all, without a batch).
+int partials_new(Sched *sc, const Node *like, int64_t blocks, int64_t n, bool batch);
+// The step that sums them into v.
+void reduce_partials(Sched *sc, const Node *like, int partial, int64_t blocks, int64_t n,
+                     bool batch, Value out);
+
 int buffer_new(Sched *sc, const char *name, Region region, Type t);
 int buffer_of(Sched *sc, Value v);                      // made at first use
 int weight_buffer(Sched *sc, const char *name, Type t); // the one of that name

@@ -43,22 +43,53 @@ int scratch_new(Sched *sc, const char *name, int64_t rows, int64_t n) {
                       type_make(DT_F32, 2, (Dim[]){dim_c(rows), dim_c(n)}));
 }
 
+// The state of a training run that a port of this name is, -1: a port of the caller.
+static int port_state(const Sched *sc, const char *name) {
+    const char *param;
+    return sc->prepare && name ? state_of_name(name, &param) : -1;
+}
+
+static int state_buffer(Sched *sc, const char *name, Type t) {
+    for (int i = 0; i < sc->s->buffers.n; i++)
+        if (sc->s->buffers.v[i].region == REGION_STATE &&
+            strcmp(sc->s->buffers.v[i].name, name) == 0)
+            return i;
+    int b = buffer_new(sc, name, REGION_STATE, t);
+    sc->s->buffers.v[b].port = port_state(sc, name);
+    return b;
+}
+
+// Numbers of ports count those that are no state.
+static int input_port(const Sched *sc, Value v) {
+    int port = 0;
+    for (int i = 0; i < sc->g->inputs.n && sc->g->inputs.v[i] != v; i++)
+        port += port_state(sc, node_str(graph_def(sc->g, sc->g->inputs.v[i]), A_name)) < 0;
+    return port;
+}
+
+static int output_port(const Sched *sc, int i) {
+    int port = 0;
+    for (int k = 0; k < i; k++) port += port_state(sc, sc->g->outputs.v[k].name) < 0;
+    return port;
+}
+
 static int port_buffer(Sched *sc, int i) {
     const Port *port = &sc->g->outputs.v[i];
     Type t = graph_type(sc->g, port->value);
     if (!sc->prepare) return buffer_new(sc, port->name, REGION_WEIGHT, t);
+    if (port_state(sc, port->name) >= 0) return state_buffer(sc, port->name, t);
     int b = buffer_new(sc, port->name, REGION_OUTPUT, t);
-    sc->s->buffers.v[b].port = i;
+    sc->s->buffers.v[b].port = output_port(sc, i);
     return b;
 }
 
 static int leaf_buffer(Sched *sc, const Node *n) {
     Type t = graph_type(sc->g, n->first);
     if (n->op == OP_INPUT) {
-        int b =
-            buffer_new(sc, node_str(n, A_name) ? node_str(n, A_name) : "input", REGION_INPUT, t);
-        for (int i = 0; i < sc->g->inputs.n; i++)
-            if (sc->g->inputs.v[i] == n->first) sc->s->buffers.v[b].port = i;
+        const char *name = node_str(n, A_name) ? node_str(n, A_name) : "input";
+        if (port_state(sc, name) >= 0) return state_buffer(sc, name, t);
+        int b = buffer_new(sc, name, REGION_INPUT, t);
+        sc->s->buffers.v[b].port = input_port(sc, n->first);
         return b;
     }
     if (!sc->prepare) return buffer_new(sc, node_str(n, A_name), REGION_PARAM, t);
@@ -77,13 +108,59 @@ int buffer_of(Sched *sc, Value v) {
     int b = -1;
     if (is_plain_leaf(sc, n)) b = leaf_buffer(sc, n);
     for (int i = 0; b < 0 && i < sc->g->outputs.n; i++)
-        if (root_of(sc, sc->g->outputs.v[i].value) == r) b = port_buffer(sc, i);
+        if (root_of(sc, sc->g->outputs.v[i].value) == r &&
+            port_state(sc, sc->g->outputs.v[i].name) != STATE_GRAD)
+            b = port_buffer(sc, i);
     if (b < 0) {
         Type t = graph_type(sc->g, r);
         const char *name = n->label ? n->label : op_info[n->op].name;
         b = buffer_new(sc, name, type_has_batch(t) ? REGION_IMAGE : REGION_FIXED, t);
     }
     return sc->buffer[r] = b;
+}
+
+// The output that is a gradient and the only reader of r and its views; -1: none.
+static int gradient_output(const Sched *sc, Value r) {
+    int readers = 0, found = -1;
+    for (int i = 0; i < sc->g->nodes.n; i++) {
+        const Node *n = &sc->g->nodes.v[i];
+        for (int k = 0; k < n->nargs && n->op != OP_RESHAPE; k++)
+            readers += root_of(sc, n->args[k]) == r;
+    }
+    for (int i = 0; i < sc->g->outputs.n; i++) {
+        if (root_of(sc, sc->g->outputs.v[i].value) != r) continue;
+        readers++;
+        if (port_state(sc, sc->g->outputs.v[i].name) == STATE_GRAD) found = i;
+    }
+    return readers == 1 ? found : -1;
+}
+
+int reduce_out(Sched *sc, Value v, SpecAttrs *attrs) {
+    Value r = root_of(sc, v);
+    int output = sc->buffer[r] < 0 ? gradient_output(sc, r) : -1;
+    if (output < 0) return buffer_of(sc, v);
+    if (attrs) spec_set(attrs, A_accumulate, 1);
+    return sc->buffer[r] = port_buffer(sc, output);
+}
+
+int partials_new(Sched *sc, const Node *like, int64_t blocks, int64_t n, bool batch) {
+    Dim d[] = {dim_b(1), dim_c(blocks), dim_c(n)};
+    Type t = batch ? type_make(DT_F32, 3, d) : type_make(DT_F32, 2, d + 1);
+    const char *name =
+        arena_printf(sc->a, "%s.partial", like->label ? like->label : op_info[like->op].name);
+    return buffer_new(sc, name, batch ? REGION_IMAGE : REGION_FIXED, t);
+}
+
+void reduce_partials(Sched *sc, const Node *like, int partial, int64_t blocks, int64_t n,
+                     bool batch, Value out) {
+    Operands o = {0};
+    SpecAttrs s = {0};
+    operand_add(&o, partial);
+    operand_add(&o, reduce_out(sc, out, &s));
+    spec_set(&s, A_n, n);
+    Step *st = step_new(sc, like, batch ? OVER_FLAT : OVER_ONCE, blocks, INT64_C(1) << 40, n,
+                        col_block(n, target_lanes(sc->t)));
+    call_new(sc, st, K_REDUCE_ROWS, &s, &o, like, 0);
 }
 
 void operand_add(Operands *o, int buffer) { o->v[o->n++] = (Operand){.buffer = buffer}; }
@@ -279,15 +356,40 @@ static void schedule_node(Sched *sc, int index) {
         schedule_dwconv(sc, n);
 }
 
-// Outputs that are not written where they belong: a value returned twice, an operand returned.
+// A gradient whose kernel did not add to it: state += value. A zero adds nothing.
+static void add_gradient(Sched *sc, const Port *port, int from, int to) {
+    const Node *like = graph_def(sc->g, port->value);
+    double x;
+    if (constant_splat(sc->g, port->value, &x) && x == 0) return;
+    int64_t fixed, per_image;
+    type_elems(graph_type(sc->g, port->value), &fixed, &per_image);
+    Operands o = {0};
+    SpecAttrs s = {0};
+    operand_add(&o, from);
+    operand_add(&o, to);
+    operand_add(&o, to);
+    spec_set(&s, A_n, fixed);
+    spec_word(&s, EPI_ADD);
+    Step *st = step_new(sc, like, OVER_ONCE, 1, 1, fixed, col_block(fixed, target_lanes(sc->t)));
+    call_new(sc, st, K_ELTWISE, &s, &o, like, 0);
+}
+
+// Outputs that are not written where they belong: a value returned twice, an operand returned, a
+// gradient.
 static void copy_outputs(Sched *sc) {
     for (int i = 0; i < sc->g->outputs.n; i++) {
         const Port *port = &sc->g->outputs.v[i];
         int from = buffer_of(sc, port->value);
         const Buffer *b = &sc->s->buffers.v[from];
-        bool there = sc->prepare ? b->region == REGION_OUTPUT && b->port == i
-                                 : b->region == REGION_WEIGHT && strcmp(b->name, port->name) == 0;
+        int state = port_state(sc, port->name);
+        bool there = state >= 0    ? b->region == REGION_STATE && strcmp(b->name, port->name) == 0
+                     : sc->prepare ? b->region == REGION_OUTPUT && b->port == output_port(sc, i)
+                                   : b->region == REGION_WEIGHT && strcmp(b->name, port->name) == 0;
         if (there) continue;
+        if (state == STATE_GRAD) {
+            add_gradient(sc, port, from, port_buffer(sc, i));
+            continue;
+        }
         Rows r = rows_of(graph_type(sc->g, port->value));
         Operands o = {0};
         operand_add(&o, from);

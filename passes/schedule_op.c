@@ -94,6 +94,23 @@ static void op_pool(Sched *sc, const Node *n) {
     call_new(sc, st, K_POOL, &s, &o, n, 0);
 }
 
+// Sums of row blocks, then of blocks.
+static void op_sum_rows(Sched *sc, const Node *n) {
+    Rows r = rows_of(graph_type(sc->g, n->args[0]));
+    int64_t block = row_block(r.rows, 1, 1, r.n * 4, sc->t->l2 / 4);
+    int64_t blocks = (r.rows + block - 1) / block;
+    int partial = partials_new(sc, n, blocks, r.n, r.batch);
+    Operands o = {0};
+    SpecAttrs s = {0};
+    operand_value(sc, &o, n->args[0]);
+    operand_blocks(&o, partial, r.n * 4);
+    spec_set(&s, A_n, r.n);
+    spec_set(&s, A_aggregate, attr_word_index(A_aggregate, "mean", 4));
+    Step *st = step_new(sc, n, r.batch ? OVER_IMAGE : OVER_ONCE, r.rows, block, r.n, r.n);
+    call_new(sc, st, K_STAT, &s, &o, n, 0);
+    reduce_partials(sc, n, partial, blocks, r.n, r.batch, n->first);
+}
+
 // ---- GRN ---------------------------------------------------------------------------------------
 static void op_grn_stat(Sched *sc, const Node *n) {
     Rows r = rows_of(graph_type(sc->g, n->args[0]));
@@ -299,6 +316,7 @@ void schedule_op(Sched *sc, const Node *n) {
         break;
     case OP_GRN_SCALE: op_grn_scale(sc, n); break;
     case OP_GLOBAL_AVG_POOL: op_pool(sc, n); break;
+    case OP_SUM_ROWS: op_sum_rows(sc, n); break;
     default: schedule_grad(sc, n);
     }
 }

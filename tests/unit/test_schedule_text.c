@@ -90,6 +90,37 @@ static void native_targets_keep_their_facts(void **state) {
     arena_free(a);
 }
 
+// Buffers of a training run's state have a blob and, once planned, the offset of their parameter.
+static void states(void **state) {
+    (void)state;
+    Arena *a = arena_new();
+    const char *text = "schedule train target=\"aarch64\" params 128 {\n"
+                       "  buffer b0 \"x\" image : f32[B,4]\n"
+                       "  buffer b1 \"grad.w\" state 1 +64 : f32[4]\n"
+                       "  buffer b2 \"m.w\" state 2 : f32[4]\n"
+                       "  step \"a\" flat rows 1/8 cols 4/4 {\n"
+                       "    reduce_rows {n=4, accumulate} (b0, b1)\n"
+                       "  }\n"
+                       "}\n";
+    assert_string_equal(format(text, a), text);
+    Schedule *s = schedule_parse(a, diag_new(a, NULL), "s.ir", text, strlen(text));
+    assert_int_equal(s->buffers.v[1].port, STATE_GRAD);
+    assert_int_equal(s->buffers.v[1].offset, 64);
+    assert_int_equal(s->buffers.v[2].offset, -1);
+    assert_null(schedule_verify(s));
+    s->buffers.v[1].port = STATE_COUNT;
+    assert_non_null(strstr(schedule_verify(s), "there is no state 5"));
+    s->buffers.v[1].port = STATE_GRAD;
+    s->param_bytes = 64;
+    assert_non_null(strstr(schedule_verify(s), "outside the 64 of region state"));
+    const char *param = NULL;
+    assert_int_equal(state_of_name("ema.head.weight", &param), STATE_EMA);
+    assert_string_equal(param, "head.weight");
+    assert_int_equal(state_of_name("image", &param), -1);
+    assert_int_equal(state_of_name("grad.", &param), -1);
+    arena_free(a);
+}
+
 // Before memory is planned there are no offsets, totals and live ranges.
 static void unplanned(void **state) {
     (void)state;
@@ -276,6 +307,7 @@ int main(void) {
         cmocka_unit_test(identity),
         cmocka_unit_test(parsed_values),
         cmocka_unit_test(native_targets_keep_their_facts),
+        cmocka_unit_test(states),
         cmocka_unit_test(unplanned),
         cmocka_unit_test(several_in_a_file),
         cmocka_unit_test(spec_text),
