@@ -6,6 +6,7 @@ enum { ROWS = 64, WIDE = 4 }; // rows summed from zero before they are added, ve
 
 typedef struct {
     int64_t n;
+    bool accumulate;
     Val x, y, out, r0, r1; // y NULL: no product
 } RowSum;
 
@@ -31,8 +32,11 @@ static void sum_pieces(Emit *e, const RowSum *k, Val col, const Piece *p, int co
     loop_end(e, &rows);
     for (int i = 0; i < count; i++) total[i] = emit_fadd(e, total[i], sums[i]);
     loop_end(e, &blocks);
-    for (int i = 0; i < count; i++)
-        vec_store(e, total[i], emit_at_c(e, emit_at(e, k->out, col), (int64_t)i * e->lanes), *p);
+    for (int i = 0; i < count; i++) {
+        Val to = emit_at_c(e, emit_at(e, k->out, col), (int64_t)i * e->lanes);
+        if (k->accumulate) total[i] = emit_fadd(e, vec_load(e, to, *p), total[i]);
+        vec_store(e, total[i], to, *p);
+    }
 }
 
 static void sum_column(Emit *e, void *ctx, Val col, Piece p, Val *carry) {
@@ -59,6 +63,7 @@ void emit_sum(Emit *e, const KernelSpec *spec, const char *symbol) {
     RowSum k = {.n = spec_int(spec, A_n), .r0 = a.r0, .r1 = a.r1};
     k.x = emit_ptr(e, a.ops, 0);
     k.out = emit_ptr(e, a.ops, 1);
+    k.accumulate = spec_int(spec, A_accumulate) != 0;
     emit_row_sum(e, &k, a.c0, a.c1);
 }
 
@@ -68,6 +73,7 @@ void emit_dot(Emit *e, const KernelSpec *spec, const char *symbol) {
     k.x = emit_ptr(e, a.ops, 0);
     k.y = emit_ptr(e, a.ops, 1);
     k.out = emit_ptr(e, a.ops, 2);
+    k.accumulate = spec_int(spec, A_accumulate) != 0;
     emit_row_sum(e, &k, a.c0, a.c1);
 }
 

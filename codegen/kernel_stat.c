@@ -68,52 +68,6 @@ void emit_pool(Emit *e, const KernelSpec *spec, const char *symbol) {
     emit_return(e);
 }
 
-// ---- sums of rows ------------------------------------------------------------------------------
-typedef struct {
-    int64_t n;
-    bool accumulate;
-    Val x, out, r0, r1;
-} Reduce;
-
-enum { GROUP = 8 }; // rows added as a tree before they join the sum
-
-// Sums of `rows` rows at `row`, halves first.
-static Val tree_rows(Emit *e, const Reduce *r, Val row, Val col, Piece p, int first, int rows) {
-    if (rows > 1)
-        return emit_fadd(e, tree_rows(e, r, row, col, p, first, rows / 2),
-                         tree_rows(e, r, row, col, p, first + rows / 2, rows / 2));
-    Val at = emit_iadd(e, emit_imul(e, emit_iadd(e, row, emit_i64(e, first)), r->n), col);
-    return vec_load(e, emit_at(e, r->x, at), p);
-}
-
-// Groups of rows from zero, then the rest one by one; a gradient is added to last.
-static void reduce_column(Emit *e, void *ctx, Val col, Piece p, Val *carry) {
-    (void)carry;
-    const Reduce *r = ctx;
-    Val sum = vec_const(e, p.width, 0), count = emit_isub(e, r->r1, r->r0);
-    Val middle = emit_iadd(e, r->r0, emit_imul(e, emit_idiv(e, count, GROUP), GROUP));
-    for (int rows = GROUP; rows >= 1; rows -= GROUP - 1) {
-        Loop l;
-        Val row =
-            loop_begin(e, &l, rows > 1 ? r->r0 : middle, rows > 1 ? middle : r->r1, rows, &sum, 1);
-        sum = emit_fadd(e, sum, tree_rows(e, r, row, col, p, 0, rows));
-        loop_end(e, &l);
-    }
-    Val at = emit_at(e, r->out, col);
-    vec_store(e, r->accumulate ? emit_fadd(e, vec_load(e, at, p), sum) : sum, at, p);
-}
-
-void emit_reduce_rows(Emit *e, const KernelSpec *spec, const char *symbol) {
-    KernelArgs k = kernel_begin(e, symbol);
-    Reduce r = {.n = spec_int(spec, A_n), .accumulate = spec_int(spec, A_accumulate) != 0};
-    r.x = emit_ptr(e, k.ops, 0);
-    r.out = emit_ptr(e, k.ops, 1);
-    r.r0 = k.r0;
-    r.r1 = k.r1;
-    emit_columns(e, r.n, k.c0, k.c1, 1, reduce_column, &r, NULL, 0);
-    emit_return(e);
-}
-
 // ---- merge into the scale ----------------------------------------------------------------------
 typedef struct {
     int64_t n, m, rows_per_block, blocks;

@@ -76,7 +76,7 @@ void operand_blocks(Operands *o, int buffer, int64_t block_bytes); // partial st
 
 // ---- reductions over rows of the batch ---------------------------------------------------------
 // Never by thread ranges. One scheme for all: a first kernel writes the sums of a static row block
-// of an image to its row of `partials` (operand_blocks), then reduce_rows adds the rows of all
+// of an image to its row of `partials` (operand_blocks), then kernel `sum` adds the rows of all
 // images in a fixed order, split over columns. A kernel whose unit walks all rows of the batch in
 // order needs no partials.
 

@@ -160,7 +160,7 @@ void reduce_partials(Sched *sc, const Node *like, int partial, int64_t blocks, i
     spec_set(&s, A_n, n);
     Step *st = step_new(sc, like, batch ? OVER_FLAT : OVER_ONCE, blocks, INT64_C(1) << 40, n,
                         col_block(n, target_lanes(sc->t)));
-    call_new(sc, st, K_REDUCE_ROWS, &s, &o, like, 0);
+    call_new(sc, st, K_SUM, &s, &o, like, 0);
 }
 
 void operand_add(Operands *o, int buffer) { o->v[o->n++] = (Operand){.buffer = buffer}; }

@@ -24,14 +24,9 @@ static Rows partial_new(Sched *sc, const Node *n, const char *what, Rows r, int6
     return p;
 }
 
-// out = sum of the rows r of a buffer
-static void sum_rows_of(Sched *sc, const Node *n, Rows r, int from, int out) {
-    Operands o = {0};
-    SpecAttrs s = {0};
-    operand_add(&o, from);
-    operand_add(&o, out);
-    spec_set(&s, A_n, r.n);
-    call_new(sc, sum_step(sc, n, r), K_SUM, &s, &o, n, 0);
+// The result of n = sum of the rows r of a buffer
+static void sum_rows_of(Sched *sc, const Node *n, Rows r, int from) {
+    reduce_partials(sc, n, from, r.rows, r.n, r.batch, n->first);
 }
 
 // A step over row blocks of which each has partial sums.
@@ -57,7 +52,7 @@ static void op_layernorm_dgamma(Sched *sc, const Node *n) {
     spec_set(&s, A_n, r.n);
     spec_set_f64(&s, A_eps, node_f64(n, A_eps));
     call_new(sc, blocks_step(sc, n, r, block), K_NORM_DGAMMA, &s, &o, n, 0);
-    sum_rows_of(sc, n, sums, partial, buffer_of(sc, n->first));
+    sum_rows_of(sc, n, sums, partial);
 }
 
 // The node after n that is `op` of n's dy (and its x); NULL when there is none.
@@ -98,10 +93,10 @@ static void op_norm_dx(Sched *sc, const Node *n) {
     operand_blocks(&o, gamma_sums, r.n * 4);
     operand_blocks(&o, beta_sums, r.n * 4);
     call_new(sc, blocks_step(sc, n, r, block), K_NORM_DX, &s, &o, n, 0);
-    sum_rows_of(sc, dgamma, sums, gamma_sums, buffer_of(sc, dgamma->first));
+    sum_rows_of(sc, dgamma, sums, gamma_sums);
     vec_push(sc->a, &sc->done, dgamma->first);
     if (!dbeta) return;
-    sum_rows_of(sc, dbeta, sums, beta_sums, buffer_of(sc, dbeta->first));
+    sum_rows_of(sc, dbeta, sums, beta_sums);
     vec_push(sc->a, &sc->done, dbeta->first);
 }
 
@@ -262,7 +257,7 @@ static void op_grn_scale_dgamma(Sched *sc, const Node *n) {
     SpecAttrs s = {0};
     operand_value(sc, &o, n->args[0]);
     operand_add(&o, N);
-    operand_value(sc, &o, n->first);
+    operand_add(&o, reduce_out(sc, n->first, &s));
     spec_set(&s, A_n, r.n);
     call_new(sc, sum_step(sc, n, r), K_DOT, &s, &o, n, 0);
 }
@@ -299,7 +294,6 @@ static void op_masked_mse(Sched *sc, const Node *n, KernelKind kind) {
 // ---- the table ---------------------------------------------------------------------------------
 bool op_has_kernel(Op op) {
     switch (op) {
-    case OP_SUM_ROWS:
     case OP_LINEAR_DW:
     case OP_DWCONV2D_DX:
     case OP_DWCONV2D_DW:

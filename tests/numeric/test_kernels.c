@@ -639,24 +639,6 @@ static void test_pool(void **unused) {
         }
 }
 
-static void test_reduce_rows(void **unused) {
-    (void)unused;
-    for (int i = 0; i < ntargets; i++)
-        for (int c = 0; c < 6; c++) {
-            int64_t n = (int64_t[]){320, 21, 6}[c % 3], m = (int64_t[]){1, 7, 8, 19, 64, 3}[c];
-            Spec s = spec_new(K_REDUCE_ROWS);
-            set_int(&s, A_n, n);
-            if (c % 2) set_int(&s, A_accumulate, 1);
-            float *x = integers(m * n, 9), *out = integers(n, 9);
-            double *want = NEWN(arena, double, n);
-            for (int64_t j = 0; j < n; j++) want[j] = c % 2 ? out[j] : 0;
-            for (int64_t j = 0; j < m * n; j++) want[j % n] += x[j];
-            int64_t c0 = c == 0 ? 2 * target_lanes(targets[i]) : 0;
-            compile(targets[i], &s)((void *[]){x, out}, 0, m, c0, n);
-            block_check(spec_text(targets[i], &s), out, want, 1, n, 0, 1, c0, n, 0);
-        }
-}
-
 // ---- weights -----------------------------------------------------------------------------------
 static void test_pack(void **unused) {
     (void)unused;
@@ -873,23 +855,14 @@ static int teardown(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_reduce_rows),
-        cmocka_unit_test(test_pack),
-        cmocka_unit_test(test_permute),
-        cmocka_unit_test(test_matvec),
-        cmocka_unit_test(test_eltwise),
-        cmocka_unit_test(test_gelu),
-        cmocka_unit_test(test_gelu_special),
-        cmocka_unit_test(test_stat),
-        cmocka_unit_test(test_grn_scale),
-        cmocka_unit_test(test_pool),
-        cmocka_unit_test(test_norm),
-        cmocka_unit_test(test_gather),
-        cmocka_unit_test(test_gemm),
-        cmocka_unit_test(test_dwconv),
-        cmocka_unit_test(test_spills),
-        cmocka_unit_test(test_spills_are_counted),
+        cmocka_unit_test(test_rows),         cmocka_unit_test(test_pack),
+        cmocka_unit_test(test_permute),      cmocka_unit_test(test_matvec),
+        cmocka_unit_test(test_eltwise),      cmocka_unit_test(test_gelu),
+        cmocka_unit_test(test_gelu_special), cmocka_unit_test(test_stat),
+        cmocka_unit_test(test_grn_scale),    cmocka_unit_test(test_pool),
+        cmocka_unit_test(test_norm),         cmocka_unit_test(test_gather),
+        cmocka_unit_test(test_gemm),         cmocka_unit_test(test_dwconv),
+        cmocka_unit_test(test_spills),       cmocka_unit_test(test_spills_are_counted),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

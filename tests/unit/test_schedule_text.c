@@ -99,7 +99,7 @@ static void states(void **state) {
                        "  buffer b1 \"grad.w\" state 1 +64 : f32[4]\n"
                        "  buffer b2 \"m.w\" state 2 : f32[4]\n"
                        "  step \"a\" flat rows 1/8 cols 4/4 {\n"
-                       "    reduce_rows {n=4, accumulate} (b0, b1)\n"
+                       "    sum {n=4, accumulate=true} (b0, b1)\n"
                        "  }\n"
                        "}\n";
     assert_string_equal(format(text, a), text);
