@@ -14,6 +14,9 @@ static int command_run(Cli *c) {
     case 'p':
     case 'u':
     case 't': return cli_train(c);
+    case 'r': return cli_reconstruct(c);
+    case 'l': return cli_probe(c);
+    case 'k': return cli_knn(c);
     default: return cli_bench(c);
     }
 }

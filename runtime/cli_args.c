@@ -229,6 +229,14 @@ static const char *examples(char letter) {
     case 'g':
         return "grad --weights W.safetensors --input x.npy --labels y.npy --output g.safetensors\n"
                "    %s grad --weights seed:0 --input x.npy --mask m.npy --output g.safetensors\n";
+    case 'r':
+        return "reconstruct --weights last.safetensors --output grid.png pictures/\n"
+               "    %s reconstruct --weights last.safetensors --output grids --limit 64 "
+               "data.tar.gz\n";
+    case 'l':
+        return "probe --weights last.safetensors --data data.tar.gz\n"
+               "    %s probe --weights last.safetensors --data train/ --val test/ --json\n";
+    case 'k': return "knn --weights last.safetensors --data data.tar.gz --k 20\n";
     case 'm': return "embed --weights W.pt --output vectors.npy pictures/\n";
     case 'e':
         return "eval --weights W.pt imagenet/\n    %s eval --weights W.pt --split train "

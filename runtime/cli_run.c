@@ -2,7 +2,7 @@
 // threads, packed (skipped ones leave no gap), run, and handed out in order again.
 #include "cli_run.h"
 #include "classes.h"
-#include "preprocess.h"
+#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -149,27 +149,38 @@ static int split_parse(const Cli *c, const char *name, Split *split) {
     return cli_usage(c, "--split %s: expected train, val or test", name);
 }
 
+static int data_open(Cli *c, const DatasetOptions *o, Pictures *p) {
+    *p = (Pictures){0};
+    if (dataset_open(o, &p->data, &c->err) != CNXRT_OK) return cli_fail(c, "%s", c->err.text);
+    p->count = dataset_count(p->data);
+    if (c->args.limit && c->args.limit < p->count) p->count = c->args.limit;
+    return CLI_OK;
+}
+
 int cli_pictures_data(Cli *c, const char *path, const char *split, const Dataset *known,
                       Pictures *p) {
-    *p = (Pictures){0};
     DatasetOptions o = {.path = path, .split = SPLIT_VAL, .whole = !split};
-    if (split && split_parse(c, split, &o.split) != CLI_OK) return CLI_USAGE;
     const char **names = NULL;
+    *p = (Pictures){0};
+    if (split && split_parse(c, split, &o.split) != CLI_OK) return CLI_USAGE;
     if (known) {
         o.nclasses = dataset_classes(known);
         o.classes = names = malloc(((size_t)o.nclasses + 1) * sizeof *names);
         if (!names) return cli_fail(c, "out of memory");
         for (int i = 0; i < o.nclasses; i++) names[i] = dataset_class_name(known, i);
     }
-    CnxrtStatus s = dataset_open(&o, &p->data, &c->err);
+    int status = data_open(c, &o, p);
     free(names);
-    if (s != CNXRT_OK) return cli_fail(c, "%s", c->err.text);
+    if (status != CLI_OK || !split || known) return status;
     const char *found = dataset_split(p->data);
-    if (split && (!found || strcmp(found, split) != 0))
-        return cli_fail(c, "%s has no class folders in %s", path, split);
-    p->count = dataset_count(p->data);
-    if (c->args.limit && c->args.limit < p->count) p->count = c->args.limit;
-    return CLI_OK;
+    if (found && strcmp(found, split) == 0) return CLI_OK;
+    return cli_fail(c, "%s has no class folders in %s", path, split);
+}
+
+int cli_pictures_train(Cli *c, const char *path, Pictures *p) {
+    DatasetOptions o = {.path = path, .split = SPLIT_TRAIN, .seed = (uint64_t)c->args.seed};
+    if (!isnan(c->args.label_fraction)) o.label_fraction = c->args.label_fraction;
+    return data_open(c, &o, p);
 }
 
 void cli_pictures_close(Pictures *p) {
@@ -180,6 +191,30 @@ void cli_pictures_close(Pictures *p) {
 
 const char *cli_picture_name(const Pictures *p, int64_t i, char *buf, size_t size) {
     return p->data ? dataset_sample_name(p->data, i, buf, size) : p->list.items[i].name;
+}
+
+static CnxrtStatus picture_decode(const Pictures *p, int64_t i, const uint8_t *bytes, size_t size,
+                                  const Preprocess *q, float *dst, CnxrtError *err) {
+    ImageOptions o = {.channels = q->channels};
+    Image image;
+    CnxrtStatus s =
+        p->data ? dataset_decode(p->data, i, &o, &image, err)
+                : image_item_decode(&p->list.items[i], bytes, size, o.channels, &image, err);
+    if (s != CNXRT_OK) return s;
+    s = preprocess_image(q, &image, dst, err);
+    image_free(&image);
+    return s;
+}
+
+CnxrtStatus cli_picture_read(const Pictures *p, ImageReader *reader, int64_t i,
+                             const Preprocess *preprocess, float *dst, CnxrtError *err) {
+    uint8_t *bytes = NULL;
+    size_t size = 0;
+    CnxrtStatus s = CNXRT_OK;
+    if (!p->data) s = image_reader_read(reader, &p->list.items[i], &bytes, &size, err);
+    if (s == CNXRT_OK) s = picture_decode(p, i, bytes, size, preprocess, dst, err);
+    free(bytes);
+    return s;
 }
 
 int64_t cli_picture_batch(const Cli *c, const Pictures *p) {
@@ -210,16 +245,8 @@ typedef struct {
 } Batch;
 
 static void slot_decode(const Batch *b, int64_t i, Slot *s, float *dst) {
-    const Pictures *p = b->pictures;
-    ImageOptions o = {.channels = b->preprocess.channels};
-    Image image;
-    if (s->status != CNXRT_OK) return;
-    s->status = p->data ? dataset_decode(p->data, i, &o, &image, &s->err)
-                        : image_item_decode(&p->list.items[i], s->bytes, s->size, o.channels,
-                                            &image, &s->err);
-    if (s->status != CNXRT_OK) return;
-    s->status = preprocess_image(&b->preprocess, &image, dst, &s->err);
-    image_free(&image);
+    if (s->status == CNXRT_OK)
+        s->status = picture_decode(b->pictures, i, s->bytes, s->size, &b->preprocess, dst, &s->err);
 }
 
 // Reads, decodes and packs n pictures from `at` on; returns how many are ready to run.

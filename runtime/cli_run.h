@@ -4,6 +4,7 @@
 #include "cli_args.h"
 #include "dataset.h"
 #include "image_source.h"
+#include "preprocess.h"
 #include "report.h"
 
 typedef struct {
@@ -48,13 +49,19 @@ typedef struct {
 
 // What the operands stand for, up to --limit. CLI_OK or the exit status after a message.
 int cli_pictures_list(Cli *c, Pictures *p);
-// A data set, up to --limit. split: a name or NULL for val, else test, else what there is.
-// known: data set whose classes are the only ones, or NULL.
+// A data set, up to --limit. split: a name, or NULL for val, else test, else what there is. known:
+// NULL, or the data set whose classes are the only ones (val then may be test).
 int cli_pictures_data(Cli *c, const char *path, const char *split, const Dataset *known,
                       Pictures *p);
+// The training part of a data set, or of it --label-fraction by --seed.
+int cli_pictures_train(Cli *c, const char *path, Pictures *p);
 void cli_pictures_close(Pictures *p);
 // The name of picture i, in buf when need be.
 const char *cli_picture_name(const Pictures *p, int64_t i, char *buf, size_t size);
+
+// Picture i as the model's input: height * width * channels floats.
+CnxrtStatus cli_picture_read(const Pictures *p, ImageReader *reader, int64_t i,
+                             const Preprocess *preprocess, float *dst, CnxrtError *err);
 
 typedef struct {
     const CnxrtProgram *program;
@@ -102,6 +109,9 @@ int cli_features(Cli *c);
 int cli_embed(Cli *c);
 int cli_eval(Cli *c);
 int cli_grad(Cli *c);
+int cli_reconstruct(Cli *c);
+int cli_probe(Cli *c);
+int cli_knn(Cli *c);
 int cli_bench(Cli *c);
 int cli_train(Cli *c); // pretrain, finetune and train
 

@@ -38,6 +38,8 @@ CnxrtStatus image_file_read(const char *path, uint8_t **bytes, size_t *size, Cnx
 // Raw pixels (channels 1, 3 or 4) as an image of another mode, by the rules of Image.convert.
 CnxrtStatus image_from_pixels(const uint8_t *pixels, int width, int height, int channels, int want,
                               Image *out, CnxrtError *err);
+// Writes 1, 3 or 4 channels as a PNG file, atomically.
+CnxrtStatus image_png_write(const char *path, const Image *image, CnxrtError *err);
 void image_free(Image *image);
 // True for the file names that are taken for pictures inside folders and archives.
 bool image_name_supported(const char *name);
