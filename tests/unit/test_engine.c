@@ -8,6 +8,7 @@
 #include "runtime/memory.h"
 #include <dlfcn.h>
 #include <setjmp.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -63,6 +64,69 @@ static Schedule *parse(Arena *a, Diag *d) {
     return s;
 }
 
+enum { PARAMS = 2 };
+static const float groups[2 * PARAMS] = {0.5f, 1, 0.25f, 0};
+static const CnxrtRecipe recipes[] = {
+    {.name = "slow",
+     .kind = CNXRT_TRAIN,
+     .batch = 8,
+     .base_lr = 1e-3,
+     .lr = 2e-3,
+     .min_lr = 3e-3,
+     .weight_decay = 0.04,
+     .beta1 = 0.5,
+     .beta2 = 0.6,
+     .eps = 0.7,
+     .clip = 0.8,
+     .epochs = 9.5,
+     .warmup_epochs = 1.5,
+     .drop_path = 0.11,
+     .label_smoothing = 0.12,
+     .mixup = 0.13,
+     .cutmix = 0.14,
+     .mix_switch = 0.15,
+     .ema = 0.16,
+     .head_init_scale = 0.17,
+     .crop_scale = {0.18, 0.19},
+     .crop_ratio = {0.2, 0.21},
+     .flip = 0.22,
+     .erase = 0.23,
+     .rand_augment = "m9",
+     .interpolation = "bilinear",
+     .groups = groups},
+    {.name = "plain", .kind = CNXRT_FINETUNE, .interpolation = "bicubic", .groups = groups}};
+static const CnxrtDrop drops[] = {{2, 0.5}, {3, 1}};
+static const CnxrtFcmae fcmae = {.grid = {3, 4},
+                                 .mask_unit = 2,
+                                 .stride = {5, 6},
+                                 .units = 12,
+                                 .keep = 7,
+                                 .norm_pix = 1,
+                                 .packed = 1,
+                                 .mask_ratio = 0.4};
+
+// Training models around the same program: only their tables matter.
+static void add_training(Fixture *f, CodegenModel *m) {
+    CodegenModel *train = NEWN(f->arena, CodegenModel, 2), *pretrain = train + 1;
+    struct CodegenParam *params = NEWN(f->arena, struct CodegenParam, PARAMS);
+    Dim d[] = {dim_c(3), dim_c(2)};
+    params[0] = (struct CodegenParam){"w", type_make(DT_F32, 2, d), 0, CNXRT_INIT_NORMAL, 0.02};
+    params[1] = (struct CodegenParam){"b", type_make(DT_F32, 1, d), 64, CNXRT_INIT_CONSTANT, 1};
+    *train = *m;
+    train->embedded = NULL;
+    train->params = params;
+    train->nparams = PARAMS;
+    *pretrain = *train;
+    train->recipes = recipes;
+    train->nrecipes = 2;
+    train->drops = drops;
+    train->ndrops = 2;
+    train->loss = 1;
+    pretrain->fcmae = &fcmae;
+    m->train = train;
+    m->pretrain = pretrain;
+}
+
 static CodegenModel describe(Fixture *f) {
     static const float mean[] = {0.5f}, std[] = {0.25f};
     for (int i = 0; i < C; i++) f->bias[i] = (float)(100 * i);
@@ -93,6 +157,7 @@ static int setup(void **state) {
     CodegenModel model = describe(f);
     model.schedules = &s;
     model.nschedules = 1;
+    add_training(f, &model);
     CodegenOptions o = {.out = arena_printf(f->arena, "%s/libengine.so", f->dir),
                         .emit = EMIT_SHARED,
                         .cc = "cc",
@@ -164,6 +229,36 @@ static void outputs_left_out(void **state) {
     CnxrtSession *s = open_session(*state, (CnxrtOptions){.threads = 2, .max_batch = 3});
     for (int i = 0; i < 4; i++) check_run(s, 5, i & 1, i & 2);
     cnxrt_destroy(s);
+}
+
+// Every field of the tables of training arrives, whatever its place in the structs.
+static void training_tables(void **state) {
+    const CnxrtModel *m = ((Fixture *)*state)->model, *t = m->train, *p = m->pretrain;
+    assert_non_null(t);
+    assert_non_null(p);
+    assert_true(!t->train && !t->pretrain && !t->embedded && t->abi == CNXRT_ABI);
+    assert_true(!m->fcmae && !t->fcmae && m->nrecipes == 0 && m->ndrops == 0 && p->nrecipes == 0);
+    assert_ptr_equal(t->peak_loop, m->peak_loop);
+    assert_int_equal(t->nprograms, 1);
+    assert_int_equal(t->loss, 1);
+    assert_int_equal(t->nparams, PARAMS);
+    assert_true(t->params[0].init == CNXRT_INIT_NORMAL && t->params[0].init_value == 0.02);
+    assert_true(t->params[1].init == CNXRT_INIT_CONSTANT && t->params[1].init_value == 1);
+    assert_int_equal(t->ndrops, 2);
+    assert_memory_equal(t->drops, drops, sizeof drops);
+    assert_memory_equal(p->fcmae, &fcmae, sizeof fcmae);
+    assert_int_equal(t->nrecipes, 2);
+    for (int i = 0; i < 2; i++) {
+        CnxrtRecipe got = t->recipes[i], want = recipes[i];
+        assert_string_equal(got.name, want.name);
+        assert_string_equal(got.interpolation, want.interpolation);
+        if (want.rand_augment) assert_string_equal(got.rand_augment, want.rand_augment);
+        assert_int_equal(got.rand_augment != NULL, want.rand_augment != NULL);
+        assert_memory_equal(got.groups, groups, sizeof groups);
+        assert_int_equal(got.kind, want.kind);
+        size_t from = offsetof(CnxrtRecipe, batch), to = offsetof(CnxrtRecipe, rand_augment);
+        assert_memory_equal((char *)&got + from, (char *)&want + from, to - from);
+    }
 }
 
 static void nothing_to_do(void **state) {
@@ -331,6 +426,7 @@ int main(void) {
         cmocka_unit_test(batches_and_threads),
         cmocka_unit_test(outputs_left_out),
         cmocka_unit_test(nothing_to_do),
+        cmocka_unit_test(training_tables),
         cmocka_unit_test(shared_weights),
         cmocka_unit_test(profile),
         cmocka_unit_test(description),

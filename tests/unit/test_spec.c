@@ -81,6 +81,7 @@ static void models(void **state) {
         {"convnextv2_tiny_32", 28631176, 1.4510},     {"convnextv2_atto_64", 3706960, .1775},
         {"convnextv2_femto_64", 5231512, .2531},      {"convnextv2_pico_64", 9063976, .4444},
         {"convnextv2_nano_64", 15620920, .7960},      {"convnextv2_tiny_64", 28632040, 1.4518},
+        {"convnextv2_cifar", 686170, .0331},          {"convnextv2_fashion", 103722, .0078},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         World w;
@@ -259,6 +260,8 @@ static void fcmae_obstacles(void **state) {
         {"input.height=32 input.width=32", "mask_ratio 0.6 of 1 mask units leaves none visible"},
         {"stem.kernel=5 stem.pad=1", "the kernel 5x5 exceeds the stride 4x4"},
         {"stages.2.downsample.kernel=3 stages.2.downsample.pad=1", "the kernel 3x3 exceeds"},
+        {"stages.2.downsample.pad=1", "a padded convolution shifts its patches off the mask"},
+        {"stem.stride=[4,2]", "FCMAE needs square strides, but the total is 32x16"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         World w;
@@ -345,6 +348,8 @@ static void places_of_errors(void **state) {
     bad("convnextv2_atto", "", "infer,trian",
         "--programs is one of infer|train|pretrain, not 'trian'");
     bad("convnextv2_atto", "head=none", "train", "program train needs a head with classes");
+    bad("convnextv2_atto", "recipes.train.loss=bce", NULL,
+        "recipe 'finetune' has loss cross_entropy but recipe 'train' bce");
     bad("convnextv2_ato", "", NULL, "did you mean 'convnextv2_atto'?");
     bad("convnextv2_atto", "input.height=16384 input.width=16384 stem.stride=1", NULL,
         "is too large");
