@@ -1,121 +1,7 @@
 // Every kernel of ir/kernels.def, compiled for every row of the target table this machine can run,
 // against plain loops in double precision. Inputs are small integers where the result must be
 // exact. Shapes have H != W, C != H*W, tails in every direction; outputs are surrounded by guards.
-#include "../../codegen/codegen.h"
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-#include <cmocka.h>
-
-// Compiled kernels live until the process ends, on purpose: no leak to report.
-const char *__asan_default_options(void);
-const char *__asan_default_options(void) { return "detect_leaks=0"; }
-
-static Arena *arena;
-static const Target *targets[8];
-static int ntargets;
-
-// ---- arrays with guards ------------------------------------------------------------------------
-enum { GUARD = 64 };
-static const float POISON = -7.25e30f;
-
-// n floats between guards of POISON, 64-byte aligned.
-static float *floats_new(int64_t n) {
-    float *p = arena_alloc(arena, (size_t)(n + 2 * GUARD) * sizeof(float));
-    for (int64_t i = 0; i < n + 2 * GUARD; i++) p[i] = POISON;
-    return p + GUARD;
-}
-
-static void guards_check(const float *p, int64_t n) {
-    for (int i = 1; i <= GUARD; i++)
-        if (p[-i] != POISON || p[n + i - 1] != POISON) fail_msg("written %d past an end", i);
-}
-
-static uint64_t state = 1;
-
-static uint64_t draw(void) {
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return state >> 33;
-}
-
-static float *integers(int64_t n, int range) {
-    float *p = floats_new(n);
-    for (int64_t i = 0; i < n; i++)
-        p[i] = (float)((int)(draw() % (2 * (unsigned)range + 1)) - range);
-    return p;
-}
-
-static float *reals(int64_t n, double range) {
-    float *p = floats_new(n);
-    for (int64_t i = 0; i < n; i++) p[i] = (float)(range * ((double)draw() / 1073741824.0 - 1));
-    return p;
-}
-
-// Compares [rows][n] with leading dimension n over the computed block; the rest must be untouched.
-static void block_check(const char *what, const float *got, const double *want, int64_t rows,
-                        int64_t n, int64_t r0, int64_t r1, int64_t c0, int64_t c1, double tol) {
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t c = 0; c < n; c++) {
-            float g = got[r * n + c];
-            bool inside = r >= r0 && r < r1 && c >= c0 && c < c1;
-            if (!inside && g != POISON) fail_msg("%s: [%d,%d] written", what, (int)r, (int)c);
-            if (inside && !(fabs(g - want[r * n + c]) <= tol * (1 + fabs(want[r * n + c]))))
-                fail_msg("%s: [%d,%d] is %.9g, not %.9g", what, (int)r, (int)c, g, want[r * n + c]);
-        }
-    guards_check(got, rows * n);
-}
-
-// ---- specs -------------------------------------------------------------------------------------
-typedef struct {
-    KernelSpec spec;
-    Attr attrs[12];
-    int64_t lists[12][16];
-} Spec;
-
-static void spec_sort(Spec *s) {
-    for (int i = 1; i < s->spec.nattrs; i++)
-        for (int j = i; j > 0 && s->attrs[j - 1].id > s->attrs[j].id; j--) {
-            Attr t = s->attrs[j];
-            s->attrs[j] = s->attrs[j - 1];
-            s->attrs[j - 1] = t;
-        }
-    s->spec.attrs = s->attrs;
-}
-
-static void set_int(Spec *s, AttrId id, int64_t v) {
-    s->attrs[s->spec.nattrs++] = attr_int(id, v);
-    spec_sort(s);
-}
-
-static void set_f64(Spec *s, AttrId id, double v) {
-    s->attrs[s->spec.nattrs++] = attr_f64(id, v);
-    spec_sort(s);
-}
-
-static void set_ints(Spec *s, AttrId id, const int64_t *v, int n) {
-    s->attrs[s->spec.nattrs++] = attr_ints(arena, id, v, n);
-    spec_sort(s);
-}
-
-static void set_pair(Spec *s, AttrId id, int64_t a, int64_t b) {
-    set_ints(s, id, (int64_t[]){a, b}, 2);
-}
-
-static Spec spec_new(KernelKind kind) { return (Spec){.spec = {.kind = kind}}; }
-
-static const char *spec_text(const Target *t, const Spec *s) {
-    return arena_printf(arena, "%s %s", t->name, spec_print(arena, &s->spec));
-}
-
-static KernelFn compile(const Target *t, const Spec *s) {
-    const char *why = "";
-    KernelFn fn = codegen_jit_kernel(arena, t, &s->spec, &why);
-    if (!fn) fail_msg("%s: %s", spec_text(t, s), why);
-    return fn;
-}
+#include "kernel_case.h"
 
 // ---- epilogues ---------------------------------------------------------------------------------
 typedef struct {
@@ -831,26 +717,6 @@ static void test_spills_are_counted(void **unused) {
     assert_non_null(text);
     assert_true(codegen_spills(text, "") > 20);
     assert_int_equal(codegen_spills(text, "no_such_function"), 0);
-}
-
-// ---- set-up ------------------------------------------------------------------------------------
-static int setup(void **unused) {
-    (void)unused;
-    arena = arena_new();
-    const Target *host = codegen_native_target(arena);
-    for (int i = 0; host && i < target_count; i++) {
-        const Target *t = &target_table[i];
-        if (strcmp(t->triple, host->triple) != 0 || t->vector_bits > host->vector_bits) continue;
-        targets[ntargets++] = t;
-    }
-    if (host) targets[ntargets++] = host;
-    return ntargets ? 0 : 1;
-}
-
-static int teardown(void **unused) {
-    (void)unused;
-    arena_free(arena);
-    return 0;
 }
 
 int main(void) {
