@@ -497,6 +497,7 @@ static const char *check_operands(const Infer *in, const Graph *g, Type *t) {
 // Operands that are lists of indices, i32; all others are f32. A body's rules are its own.
 static bool takes_indices(Op op, int operand) {
     switch (op) {
+    case OP_RECALL:
     case OP_GROUP: return true;
     case OP_RULEBOOK: return operand == 0;
     case OP_PACK_ROWS:
@@ -510,7 +511,7 @@ static bool takes_indices(Op op, int operand) {
 }
 
 static bool gives_indices(Op op) {
-    return op == OP_INPUT || op == OP_GROUP || op == OP_CELLS || op == OP_RULEBOOK;
+    return op == OP_INPUT || op == OP_GROUP || op == OP_RECALL || op == OP_CELLS || op == OP_RULEBOOK;
 }
 
 static const char *check_type(const Infer *in, const char *what, Type t, bool indices) {

@@ -136,6 +136,11 @@ const char *infer_grn_scale_dgamma(const Infer *in, Type *out) {
     return NULL;
 }
 
+const char *infer_recall(const Infer *in, Type *out) {
+    *out = in->t[0];
+    return NULL;
+}
+
 // ---- losses ------------------------------------------------------------------------------------
 // Logits [n,k] and targets alike, from operand `at` on.
 static const char *want_logits(const Infer *in, int at) {

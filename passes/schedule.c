@@ -331,14 +331,14 @@ static void sched_begin(Sched *sc, Pipeline *p, Prepare *prepare, const Graph *g
     sc->deferred = NEWN(p->arena, int, sc->g->values.n + 1);
     for (int i = 0; i < sc->g->values.n; i++) {
         const Node *n = graph_def(sc->g, (Value)i);
-        sc->root[i] = n->op == OP_RESHAPE ? sc->root[n->args[0]] : (Value)i;
+        sc->root[i] = op_info[n->op].traits & T_VIEW ? sc->root[n->args[0]] : (Value)i;
         sc->buffer[i] = sc->deferred[i] = -1;
     }
 }
 
 static void schedule_node(Sched *sc, int index) {
     const Node *n = &sc->g->nodes.v[index];
-    if (n->op == OP_RESHAPE || is_plain_leaf(sc, n)) return;
+    if (op_info[n->op].traits & T_VIEW || is_plain_leaf(sc, n)) return;
     for (int i = 0; i < sc->done.n; i++)
         if (sc->done.v[i] == n->first) return;
     sc->p->rewrites++;

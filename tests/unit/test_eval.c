@@ -86,7 +86,8 @@ static void test_cases_f32(void **state) {
 // What has no layer of PyTorch's to compare with: by hand below, and against dense ops in
 // test_packed.
 static bool by_hand(Op op) {
-    return (op >= OP_MASK && op <= OP_DWCONV2D_PACKED_DW) || op == OP_ADAMW || op == OP_EMA;
+    return (op >= OP_MASK && op <= OP_DWCONV2D_PACKED_DW) || op == OP_ADAMW || op == OP_EMA ||
+           op == OP_RECALL;
 }
 
 // Every row of the op table has a case; leaves and groups have tests of their own below.
@@ -167,6 +168,8 @@ static void test_by_hand(void **state) {
     EXPECT(y, 18, 7, 3, 24, 7, 0);
     y = run1(a, OP_PACK, "3,2", "nr=2", (const double *[]){DATA(1, 2, 3, 4, 5, 6)});
     EXPECT(y, 1, 3, 2, 4, 5, 0, 6, 0);
+    y = run1(a, OP_RECALL, "2,1", "", (const double *[]){DATA(1, 2)});
+    EXPECT(y, 1, 2);
     y = run1(a, OP_TILE, "2", "times=2", (const double *[]){DATA(1, 2)});
     EXPECT(y, 1, 2, 1, 2);
     y = run1(a, OP_GELU, "4", "", (const double *[]){DATA(0, 1, -1, -40)});

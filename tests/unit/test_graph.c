@@ -227,6 +227,8 @@ static const Rule rules[] = {
     {OP_ADAMW, "B,4; B,4; B,4; B,4; 12; 3,2", "", "!must not depend on the batch"},
     {OP_EMA, "4,5; 4,5; 12", "", "f32[4,5]"},
     {OP_EMA, "4,5; 4; 12", "", "!operand 1 is f32[4], the parameter f32[4,5]"},
+    {OP_RECALL, "iB,6", "", "i32[B,6]"},
+    {OP_RECALL, "B,6; B,6", "", "!it takes 1 operands, got 2"},
     {OP_GROUP, "B,6", "name=g", "!it needs a body"},
 };
 enum { RULES = sizeof rules / sizeof *rules };

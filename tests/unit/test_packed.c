@@ -1,5 +1,6 @@
-// Masked pre-training on packed rows is what the masked dense program says: losses and every
-// gradient of small networks through the passes and the evaluator, in f64.
+// Masked pre-training on packed rows is what the masked dense program says, with and without
+// rematerialisation and fusion: losses and every gradient of small networks through the passes and
+// the evaluator, in f64.
 #include "passes/pipeline.h"
 #include "ir/eval.h"
 #include "ir/text.h"
@@ -197,17 +198,19 @@ static Graph *compile(Arena *a, const char *text, const char *passes) {
     return p.module->graphs.v[0];
 }
 
-// ---- packed equals dense -----------------------------------------------------------------------
-static const char dense[] = "simplify,lower-conv,lower-grn,autodiff";
-static const char packed[] = "simplify,lower-conv,lower-grn,specialize-rulebook,autodiff";
-static const char pruned[] =
-    "simplify,lower-conv,lower-grn,specialize-rulebook,drop-dead-rows,autodiff";
-
 static int count_ops(const Graph *g, Op op) {
     int n = 0;
     for (int i = 0; i < g->nodes.n; i++) n += g->nodes.v[i].op == op;
     return n;
 }
+
+// ---- packed equals dense -----------------------------------------------------------------------
+static const char dense[] = "simplify,lower-conv,lower-grn,autodiff";
+static const char packed[] = "simplify,lower-conv,lower-grn,specialize-rulebook,autodiff";
+static const char pruned[] =
+    "simplify,lower-conv,lower-grn,specialize-rulebook,drop-dead-rows,autodiff";
+static const char remat[] = "simplify,lower-conv,lower-grn,specialize-rulebook,drop-dead-rows,"
+                            "autodiff,remat,fuse-layernorm-pointwise,fuse-grn-gelu,fuse-residual";
 
 static void compare(Arena *a, const Net *net, const Graph *want, const Graph *got) {
     Tensor *w = run(a, net, want), *g = run(a, net, got);
@@ -232,6 +235,9 @@ static void check_net(const Net *net) {
     Graph *less = compile(a, text, pruned);
     compare(a, net, whole, rows);
     compare(a, net, whole, less);
+    Graph *again = compile(a, text, remat);
+    compare(a, net, whole, again);
+    assert_true(count_ops(again, OP_RECALL) > 2 * net->stages);
     // Nothing of the encoder is left on whole maps, and one list serves all layers of a stage.
     assert_int_equal(count_ops(rows, OP_DWCONV2D), !net->encoder_only);
     assert_int_equal(count_ops(rows, OP_DWCONV2D_PACKED), net->stages);
