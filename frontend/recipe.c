@@ -11,7 +11,7 @@ static const Field fields[] = {
     {"loss", F_WORD, AT(loss), 0, 0, "cross_entropy|bce|masked_mse", NULL, 0,
      "masked_mse for pretrain, else cross_entropy"},
     {"precision", F_WORD, AT(precision), 0, 0, "fp32|fp16|bf16", "fp32", 0,
-     "arithmetic the recipe was published with"},
+     "arithmetic of the run; fp32 is what there is"},
     {"betas", F_NUM2, AT(betas), 0, 0.999999, NULL, NULL, 0, "moment decays of AdamW"},
     {"eps", F_NUM, AT(eps), 0, 1, NULL, "1e-8", 0, "epsilon of AdamW"},
     {"base_lr", F_NUM, AT(base_lr), 0, 100, NULL, "0", 0, "learning rate per 256 images"},

@@ -1,7 +1,7 @@
 # The command line of a compiled model: every command, option errors, skipped files, exit statuses.
 images=$SOURCE/tests/unit/data/images
 archives=$SOURCE/tests/fuzz/corpus/image
-"$CNXC" build $small -o net
+"$CNXC" build $small --programs=infer -o net
 "$CNXC" weights init $small w.safetensors --seed 3
 
 # status_is N COMMAND...: output in out.txt, messages in err.txt.
@@ -146,15 +146,15 @@ says '"kernels"'; says '"percent"'; says '"stages.2.0.dwconv"'
 status_is 0 ./net bench --runs 2 --profile; says "% peak"
 
 # A model of 12 channels takes tensors, not pictures; one without a head gives features.
-"$CNXC" build $small -o twelve --set input.channels=12
+"$CNXC" build $small --programs=infer -o twelve --set input.channels=12
 status_is 1 ./twelve infer --weights seed:0 "$images/one.png"; says "--input X.npy" err.txt
-"$CNXC" build $small -o headless --set head=none
+"$CNXC" build $small --programs=infer -o headless --set head=none
 status_is 1 ./headless infer --weights seed:0 "$images/one.png"; says "no head" err.txt
 status_is 0 ./headless embed --weights seed:0 --output h.npy "$images/one.png"
 
 # Grey and RGBA models read the same pictures.
 for channels in 1 4; do
-    "$CNXC" build $small -o n$channels --set input.channels=$channels
+    "$CNXC" build $small --programs=infer -o n$channels --set input.channels=$channels
     status_is 3 ./n$channels infer --weights seed:0 "$images"
     says "13 of 52 inputs skipped" err.txt
 done

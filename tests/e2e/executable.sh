@@ -1,10 +1,10 @@
 # Executables: what they need, how large they are, embedded weights, reproducible builds.
 "$CNXC" weights init $small w.safetensors --seed 5
-"$CNXC" build $small -o net
+"$CNXC" build $small --programs=infer -o net
 ldd net | grep -vE 'linux-vdso|libc\.so|libm\.so|libgomp\.so|libomp\.so|ld-linux' &&
     fail "the executable needs more than libc, libm and OpenMP"
 
-"$CNXC" build $small -o embedded --weights w.safetensors
+"$CNXC" build $small --programs=infer -o embedded --weights w.safetensors
 cat >npy.c <<'END'
 #include <stdio.h>
 int main(void) {
@@ -28,18 +28,18 @@ cmp net.npy embedded.npy
 mkdir a b
 for form in exe:net shared:libnet.so static:libnet.a obj:net.o llvm:net.ll asm:net.s; do
     for dir in a b; do
-        "$CNXC" build $small -o $dir/${form#*:} --emit=${form%%:*} --weights w.safetensors
+        "$CNXC" build $small --programs=infer -o $dir/${form#*:} --emit=${form%%:*} --weights w.safetensors
     done
     cmp a/${form#*:} b/${form#*:} || fail "${form%%:*} is not reproducible"
 done
 [ "$(ls a | wc -l)" -eq 7 ] || fail "temporary files are left: $(ls a)"
 
 # Failing builds name the reason and leave the old artifact alone.
-must_fail "no-such-cc" "$CNXC" build $small -o net --cc no-such-cc
-must_fail "libcnxrt_cli.a" "$CNXC" build $small -o net --runtime-dir /nonexistent
-must_fail "/nonexistent/net" "$CNXC" build $small -o /nonexistent/net
-must_fail "no-such-weights.pt" "$CNXC" build $small -o net --weights no-such-weights.pt
+must_fail "no-such-cc" "$CNXC" build $small --programs=infer -o net --cc no-such-cc
+must_fail "libcnxrt_cli.a" "$CNXC" build $small --programs=infer -o net --runtime-dir /nonexistent
+must_fail "/nonexistent/net" "$CNXC" build $small --programs=infer -o /nonexistent/net
+must_fail "no-such-weights.pt" "$CNXC" build $small --programs=infer -o net --weights no-such-weights.pt
 ./net info >/dev/null
 mkfifo pipe
-must_fail "no regular file" "$CNXC" build $small -o pipe
+must_fail "no regular file" "$CNXC" build $small --programs=infer -o pipe
 [ -p pipe ] || fail "what is no regular file was replaced"

@@ -24,7 +24,7 @@ spec=$(sed -n 's/.*spec=\([^ ]*\).*/\1/p' <<<"$line")
 IFS=x read -r n c h w <<<"$input"
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
-"$cnxc" build "$model" -o "$tmp/model" --set "input.channels=$c" --set "input.height=$h" \
+"$cnxc" build "$model" -o "$tmp/model" --programs=infer --set "input.channels=$c" --set "input.height=$h" \
     --set "input.width=$w" "${set[@]}"
 "$parity" input "$case" "$input" "$tmp/x.npy"
 "$parity" input "$case" "$input" "$tmp/nhwc.npy" nhwc

@@ -20,7 +20,7 @@ for kv in "${keys[@]}"; do
     norm_pix=*) set+=(--set "fcmae.norm_pix_loss=$v") ;;
     statistics=*) set+=(--set "grn.statistics=$v"); micro=0 ;; # cannot be cut into micro-batches
     classes=*) set+=(--set "head.classes=$v") ;;
-    loss=*) set+=(--set "recipes.finetune.loss=$v") ;;
+    loss=*) set+=(--set "recipes.finetune.loss=$v" --set recipes.train=none) ;;
     targets=soft|drop=*) plain=0 ;; # nothing the command grad knows
     *) echo "unknown key $kv"; exit 2 ;;
     esac
