@@ -114,6 +114,16 @@ Val emit_ptr(Emit *e, Val table, int i) {
     return LLVMBuildLoad2(e->b, e->ptr, at, "");
 }
 
+Val emit_index_load(Emit *e, Val base, Val index) {
+    Val at = LLVMBuildInBoundsGEP2(e->b, e->i32, base, &index, 1, "");
+    return LLVMBuildSExt(e->b, LLVMBuildLoad2(e->b, e->i32, at, ""), e->i64, "");
+}
+
+void emit_index_store(Emit *e, Val v, Val base, Val index) {
+    Val at = LLVMBuildInBoundsGEP2(e->b, e->i32, base, &index, 1, "");
+    LLVMBuildStore(e->b, LLVMBuildTrunc(e->b, v, e->i32, ""), at);
+}
+
 void emit_prefetch(Emit *e, Val address, bool write, int locality) {
     Val args[] = {address, LLVMConstInt(e->i32, write, 0),
                   LLVMConstInt(e->i32, (unsigned)locality, 0), LLVMConstInt(e->i32, 1, 0)};

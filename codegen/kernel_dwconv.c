@@ -11,6 +11,7 @@
 typedef struct {
     Emit *e;
     int64_t h, w, c, kh, kw, sh, sw, ph, pw, ho, wo, tile;
+    bool turned; // taps are read backwards
     EpilogueCode epi;
     Val x, weights, out;
     Val oy, ky0, ky1; // of the output row
@@ -45,7 +46,8 @@ static void row_taps(Emit *e, const ColumnTile *t, Val x, Val weights, Piece pie
             int64_t kx = ix - o * d->sw;
             if (kx < 0 || kx >= d->kw) continue;
             if (!xv) xv = vec_load(e, emit_at_c(e, x, ix * d->c), piece);
-            if (!wv[kx]) wv[kx] = vec_load(e, emit_at_c(e, weights, kx * d->c), piece);
+            int64_t tap = d->turned ? d->kw - 1 - kx : kx;
+            if (!wv[kx]) wv[kx] = vec_load(e, emit_at_c(e, weights, tap * d->c), piece);
             sums[o] = emit_fma(e, xv, wv[kx], sums[o]);
         }
     }
@@ -66,7 +68,8 @@ static void tile_channels(Emit *e, void *ctx, Val col, Piece piece, Val *carry) 
     Val pixel = emit_iadd(e, emit_imul(e, emit_iadd(e, iy, ky), d->w), ix);
     Val at = emit_iadd(e, emit_imul(e, pixel, d->c), col);
     Val x = LLVMBuildGEP2(e->b, e->f32, d->x, &at, 1, "");
-    Val weights = emit_at(e, d->weights, emit_iadd(e, emit_imul(e, ky, d->kw * d->c), col));
+    Val tap_row = d->turned ? emit_isub(e, emit_i64(e, d->kh - 1), ky) : ky;
+    Val weights = emit_at(e, d->weights, emit_iadd(e, emit_imul(e, tap_row, d->kw * d->c), col));
     row_taps(e, t, x, weights, piece, sums);
     loop_end(e, &l);
     EpilogueColumn ec;
@@ -120,6 +123,7 @@ static Dwconv dwconv_shape(Emit *e, const KernelSpec *s) {
     d.pw = spec_ints(s, A_pad, 1);
     d.ho = (d.h + 2 * d.ph - d.kh) / d.sh + 1;
     d.wo = (d.w + 2 * d.pw - d.kw) / d.sw + 1;
+    d.turned = spec_int(s, A_turned);
     d.tile = spec_int(s, A_tile) > 0 ? spec_int(s, A_tile) : 1;
     if (d.tile > d.wo) d.tile = d.wo;
     if (d.tile > MAX_TILE || d.kw > MAX_TILE)

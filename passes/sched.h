@@ -105,6 +105,8 @@ typedef struct {
 } GemmTile;
 GemmTile gemm_tile(const Target *t, int64_t rows, int64_t n, int64_t k);
 int64_t dwconv_tile(const Target *t, int64_t width, int64_t kw);
+// Vectors of channels a packed depthwise kernel takes at once for sub-blocks of this side.
+int64_t packed_vectors(const Target *t, int64_t side);
 // Rows of a block of at most about `bytes` of cache, a multiple of `quantum`, preferring multiples
 // of mr and an even number of at least eight blocks.
 int64_t row_block(int64_t rows, int64_t quantum, int64_t mr, int64_t row_bytes, int64_t bytes);
@@ -136,6 +138,12 @@ int constant_buffer(Sched *sc, const Node *like, int64_t c, double value);
 Step *rows_step(Sched *sc, const Node *n, Type t, bool images);
 // One word on operand 0 of n, with operand 1 or none.
 void op_eltwise(Sched *sc, const Node *n, Epilogue word, bool has_operand);
+
+// ---- depthwise convolution (schedule_linear.c, schedule_dwconv.c) ------------------------------
+// Taps [kh*kw,c] of weight w: made by prepare, or permuted from it in a step of their own.
+int taps_buffer(Sched *sc, Value w, const Node *like);
+// Of the backward side and on packed rows; false when n is something else.
+bool schedule_depthwise(Sched *sc, const Node *n);
 
 // ---- the backward side and the losses (schedule_grad.c) ----------------------------------------
 bool op_has_kernel(Op op);

@@ -55,6 +55,11 @@ int64_t dwconv_tile(const Target *t, int64_t width, int64_t kw) {
     return (width + tiles - 1) / tiles;
 }
 
+int64_t packed_vectors(const Target *t, int64_t side) {
+    if (side == 1) return 8;
+    return t->registers >= 32 ? 4 : 2;
+}
+
 int64_t col_block(int64_t n, int64_t width) {
     int64_t panels = (n + width - 1) / width;
     return width * ((panels + 7) / 8);

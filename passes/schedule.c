@@ -225,6 +225,16 @@ void call_new(Sched *sc, Step *st, KernelKind kind, SpecAttrs *attrs, const Oper
 // The operand that must be one map or one row per image; -1: none.
 static int single_operand(const Graph *g, const Node *n) {
     switch (n->op) {
+    case OP_DWCONV2D_DX:
+    case OP_DWCONV2D_DW:
+    case OP_CELLS:
+    case OP_RULEBOOK:
+    case OP_PACK_ROWS:
+    case OP_UNPACK_ROWS:
+    case OP_PATCHIFY_ROWS:
+    case OP_DWCONV2D_PACKED:
+    case OP_DWCONV2D_PACKED_DX:
+    case OP_DWCONV2D_PACKED_DW:
     case OP_DWCONV2D:
     case OP_PATCHIFY:
     case OP_GLOBAL_AVG_POOL:

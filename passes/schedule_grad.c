@@ -295,16 +295,6 @@ static void op_masked_mse(Sched *sc, const Node *n, KernelKind kind) {
 bool op_has_kernel(Op op) {
     switch (op) {
     case OP_LINEAR_DW:
-    case OP_DWCONV2D_DX:
-    case OP_DWCONV2D_DW:
-    case OP_CELLS:
-    case OP_RULEBOOK:
-    case OP_PACK_ROWS:
-    case OP_UNPACK_ROWS:
-    case OP_PATCHIFY_ROWS:
-    case OP_DWCONV2D_PACKED:
-    case OP_DWCONV2D_PACKED_DX:
-    case OP_DWCONV2D_PACKED_DW:
     case OP_ADAMW:
     case OP_EMA: return false;
     default: return true;

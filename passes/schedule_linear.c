@@ -104,8 +104,7 @@ static Dw dw_of(const Node *n) {
     return d;
 }
 
-// Taps [kh*kw,c]: made by prepare, or permuted from w in a step of their own.
-static int taps_buffer(Sched *sc, Value w, const Node *like) {
+int taps_buffer(Sched *sc, Value w, const Node *like) {
     const Node *def = graph_def(sc->g, w);
     Type t = graph_type(sc->g, w);
     int64_t taps = t.d[2].c * t.d[3].c, c = t.d[0].c;

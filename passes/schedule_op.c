@@ -317,6 +317,7 @@ void schedule_op(Sched *sc, const Node *n) {
     case OP_GRN_SCALE: op_grn_scale(sc, n); break;
     case OP_GLOBAL_AVG_POOL: op_pool(sc, n); break;
     case OP_SUM_ROWS: op_sum_rows(sc, n); break;
-    default: schedule_grad(sc, n);
+    default:
+        if (!schedule_depthwise(sc, n)) schedule_grad(sc, n);
     }
 }

@@ -1,0 +1,302 @@
+// Depthwise convolution on packed rows. Rows come in sub-blocks of s x s positions (s 1 or 2); the
+// rulebook names, for each sub-block and each offset between sub-blocks a kernel reaches, the
+// sub-block there or -1.
+//
+// Forward (and dx, with the kernel turned): per sub-block, the sums of its positions for a few
+// vectors of channels stay in registers over all offsets. Each offset is straight code with just
+// the taps that join the two sub-blocks, skipped where there is no neighbour. Channels are the
+// outer loop: the taps of one group of vectors stay in L1. With s = 1 taps are added in the dense
+// kernel's order, so results are equal to those of dwconv on an image whose masked positions are 0.
+//
+// dw: per block of `mr` sub-blocks the pairs that exist are first listed, offset by offset; then,
+// for each group of vectors and each offset, the up to nine taps that join the two sub-blocks are
+// summed in registers over the list. Sums go to memory once per list.
+#include "../ir/packed.h"
+#include "kernel.h"
+
+enum { MAX_VECTORS = 8, MAX_SUB = 4 };
+
+typedef struct {
+    int64_t n, s, kh, kw, ry, rx, nv, area; // area: positions of a sub-block
+    bool turned;
+    EpilogueCode epi;
+    Val x, rules, weights, dy, out;
+    Val j0, j1; // sub-blocks
+} Packed;
+
+static Packed packed_shape(const KernelSpec *spec) {
+    Packed p = {.n = spec_int(spec, A_n), .s = spec_int(spec, A_block)};
+    p.kh = spec_ints(spec, A_kernel, 0);
+    p.kw = spec_ints(spec, A_kernel, 1);
+    p.ry = packed_reach(p.kh, p.s);
+    p.rx = packed_reach(p.kw, p.s);
+    p.nv = (2 * p.ry + 1) * (2 * p.rx + 1);
+    p.area = p.s * p.s;
+    p.turned = spec_int(spec, A_turned);
+    if (p.s != 1 && p.s != 2) ice((Loc){0}, "sub-blocks of side %d", (int)p.s);
+    return p;
+}
+
+// The tap that joins position `to` of a sub-block with `from` of that at offset v; -1: none.
+static int64_t joining_tap(const Packed *p, int64_t v, int64_t to, int64_t from) {
+    int64_t wide = 2 * p->rx + 1, dy = v / wide - p->ry, dx = v % wide - p->rx;
+    int64_t ky = dy * p->s + morton_row(from) - morton_row(to) + (p->kh - 1) / 2;
+    int64_t kx = dx * p->s + morton_col(from) - morton_col(to) + (p->kw - 1) / 2;
+    if (ky < 0 || ky >= p->kh || kx < 0 || kx >= p->kw) return -1;
+    return p->turned ? (p->kh - 1 - ky) * p->kw + p->kw - 1 - kx : ky * p->kw + kx;
+}
+
+static bool offset_joins(const Packed *p, int64_t v) {
+    for (int64_t i = 0; i < p->area * p->area; i++)
+        if (joining_tap(p, v, i / p->area, i % p->area) >= 0) return true;
+    return false;
+}
+
+// ---- channels in groups of vectors -------------------------------------------------------------
+typedef struct {
+    Piece piece[MAX_VECTORS];
+    int64_t off[MAX_VECTORS]; // channel of each vector after the group's first
+    int n;
+} Vectors;
+
+typedef void (*GroupBody)(Emit *e, void *ctx, Val col, const Vectors *v);
+
+static Vectors full_vectors(const Emit *e, int n) {
+    Vectors v = {.n = n};
+    for (int i = 0; i < n; i++) {
+        v.piece[i] = (Piece){0, e->lanes, e->lanes, 0};
+        v.off[i] = (int64_t)i * e->lanes;
+    }
+    return v;
+}
+
+// All n channels in groups of at most `most` vectors: equal groups in a loop, one with the rest.
+static void channel_groups(Emit *e, int64_t n, int most, GroupBody body, void *ctx) {
+    int64_t full = n / e->lanes;
+    Piece tail[MAX_PIECES];
+    int tails = emit_pieces(e, n % e->lanes, tail);
+    if (most > MAX_VECTORS) most = MAX_VECTORS;
+    int64_t groups = (full + tails + most - 1) / most, each = full / groups;
+    while (each > 1 && full - (full / each) * each + tails > most) each--;
+    if (each < 1) each = 1;
+    int64_t in_loop = full / each;
+    Vectors rest = full_vectors(e, (int)(full - in_loop * each));
+    if (in_loop * each == full && tails && in_loop == 1 && each + tails <= most) {
+        rest = full_vectors(e, (int)each); // one group of all
+        in_loop = 0;
+    }
+    Vectors v = full_vectors(e, (int)each);
+    Loop l;
+    if (in_loop) {
+        Val col = loop_begin(e, &l, emit_i64(e, 0), emit_i64(e, in_loop * each * e->lanes),
+                             each * e->lanes, NULL, 0);
+        body(e, ctx, col, &v);
+        loop_end(e, &l);
+    }
+    int64_t start = in_loop * each * e->lanes, after = (int64_t)rest.n * e->lanes;
+    for (int i = 0; i < tails; i++) {
+        rest.off[rest.n] = after + tail[i].off;
+        rest.piece[rest.n] = tail[i];
+        rest.piece[rest.n++].off = 0;
+    }
+    if (rest.n) body(e, ctx, emit_i64(e, start), &rest);
+}
+
+// ---- forward -----------------------------------------------------------------------------------
+// The pairs of offset v: from rows at x (channel of the group's first vector) into sums.
+static void offset_pairs(Emit *e, const Packed *p, int64_t v, Val x, Val col, const Vectors *g,
+                         Val *sums) {
+    Val weights = emit_at(e, p->weights, col);
+    for (int i = 0; i < g->n; i++) {
+        Val w[64] = {0};
+        for (int64_t from = 0; from < p->area; from++) {
+            Val xv = NULL;
+            for (int64_t to = 0; to < p->area; to++) {
+                int64_t tap = joining_tap(p, v, to, from), k = tap % 64;
+                if (tap < 0) continue;
+                if (!xv) xv = vec_load(e, emit_at_c(e, x, from * p->n + g->off[i]), g->piece[i]);
+                if (!w[k] || p->kh * p->kw > 64)
+                    w[k] = vec_load(e, emit_at_c(e, weights, tap * p->n + g->off[i]), g->piece[i]);
+                Val *sum = &sums[i * p->area + to];
+                *sum = emit_fma(e, xv, w[k], *sum);
+            }
+        }
+    }
+}
+
+static void sub_block_store(Emit *e, const Packed *p, Val j, Val col, const Vectors *g, Val *sums) {
+    Val row = emit_imul(e, j, p->area);
+    for (int i = 0; i < g->n; i++) {
+        EpilogueColumn ec;
+        Val at = emit_iadd(e, col, emit_i64(e, g->off[i]));
+        epilogue_column(e, &p->epi, &ec, at, g->piece[i]);
+        for (int64_t to = 0; to < p->area; to++) {
+            Val r = emit_iadd(e, row, emit_i64(e, to));
+            Val v = epilogue_apply(e, &p->epi, &ec, sums[i * p->area + to], r);
+            vec_store(e, v, emit_at(e, p->out, emit_iadd(e, emit_imul(e, r, p->n), at)),
+                      g->piece[i]);
+        }
+        epilogue_column_end(e, &p->epi, &ec);
+    }
+}
+
+static void forward_group(Emit *e, void *ctx, Val col, const Vectors *g) {
+    const Packed *p = ctx;
+    Loop l;
+    Val j = loop_begin(e, &l, p->j0, p->j1, 1, NULL, 0);
+    Val sums[MAX_VECTORS * MAX_SUB];
+    for (int i = 0; i < g->n; i++) {
+        Val at = emit_iadd(e, col, emit_i64(e, g->off[i]));
+        Val start = epilogue_start(e, &p->epi, at, g->piece[i]);
+        for (int64_t to = 0; to < p->area; to++) sums[i * p->area + to] = start;
+    }
+    Val rules = emit_imul(e, j, p->nv), x = emit_at(e, p->x, col);
+    for (int64_t v = 0; v < p->nv; v++) {
+        If f;
+        if (!offset_joins(p, v)) continue;
+        Val entry = emit_index_load(e, p->rules, emit_iadd(e, rules, emit_i64(e, v)));
+        Val there = LLVMBuildICmp(e->b, LLVMIntSGE, entry, emit_i64(e, 0), "");
+        if_begin(e, &f, there, sums, g->n * (int)p->area);
+        offset_pairs(e, p, v, emit_at(e, x, emit_imul(e, entry, p->area * p->n)), col, g, sums);
+        if_end(e, &f);
+    }
+    sub_block_store(e, p, j, col, g, sums);
+    loop_end(e, &l);
+}
+
+void emit_dwconv_packed(Emit *e, const KernelSpec *spec, const char *symbol) {
+    KernelArgs k = kernel_begin(e, symbol);
+    Packed p = packed_shape(spec);
+    p.x = emit_ptr(e, k.ops, 0);
+    p.rules = emit_ptr(e, k.ops, 1);
+    p.weights = emit_ptr(e, k.ops, 2);
+    p.out = emit_ptr(e, k.ops, 3);
+    epilogue_init(e, &p.epi, spec, k.ops, 4, p.n, true);
+    epilogue_zero_stats(e, &p.epi, emit_i64(e, 0), emit_i64(e, p.n));
+    p.j0 = emit_idiv(e, k.r0, p.area);
+    p.j1 = emit_idiv(e, k.r1, p.area);
+    channel_groups(e, p.n, (int)spec_int(spec, A_tile), forward_group, &p);
+    emit_return(e);
+}
+
+// ---- dw ----------------------------------------------------------------------------------------
+// Lists of pairs of one block of sub-blocks: for each offset, the element offsets of the two
+// sub-blocks in dy and x.
+typedef struct {
+    Packed p;
+    int64_t block;
+    int vectors;
+    Val to, from, count; // i32 [nv][block], [nv][block], [nv]
+    Val b0, b1;          // sub-blocks
+} PairLists;
+
+static void list_pairs(Emit *e, const PairLists *d) {
+    const Packed *p = &d->p;
+    Loop offsets, blocks;
+    Val zero = emit_i64(e, 0), one = emit_i64(e, 1);
+    Val v = loop_begin(e, &offsets, zero, emit_i64(e, p->nv), 1, NULL, 0);
+    Val list = emit_imul(e, v, d->block), count = zero;
+    Val j = loop_begin(e, &blocks, d->b0, d->b1, 1, &count, 1);
+    Val entry = emit_index_load(e, p->rules, emit_iadd(e, emit_imul(e, j, p->nv), v));
+    // Written always, counted when it is there: no branch.
+    Val at = emit_iadd(e, list, count);
+    emit_index_store(e, j, d->to, at);
+    emit_index_store(e, entry, d->from, at);
+    Val none = emit_less(e, entry, zero);
+    count = emit_iadd(e, count, LLVMBuildSelect(e->b, none, zero, one, ""));
+    loop_end(e, &blocks);
+    emit_index_store(e, count, d->count, v);
+    loop_end(e, &offsets);
+}
+
+// One pair of sub-blocks into the sums of the taps that join them, numbered as in `slot`.
+static void pair_products(Emit *e, const Packed *p, int64_t v, const int *slot, int nslots, Val dy,
+                          Val x, const Vectors *g, Val *sums) {
+    for (int i = 0; i < g->n; i++) {
+        Val dv[MAX_SUB] = {0};
+        for (int64_t from = 0; from < p->area; from++) {
+            Val xv = NULL;
+            for (int64_t to = 0; to < p->area; to++) {
+                int64_t tap = joining_tap(p, v, to, from);
+                if (tap < 0) continue;
+                if (!xv) xv = vec_load(e, emit_at_c(e, x, from * p->n + g->off[i]), g->piece[i]);
+                if (!dv[to])
+                    dv[to] = vec_load(e, emit_at_c(e, dy, to * p->n + g->off[i]), g->piece[i]);
+                Val *sum = &sums[i * nslots + slot[tap]];
+                *sum = emit_fma(e, xv, dv[to], *sum);
+            }
+        }
+    }
+}
+
+enum { MAX_TAPS = 1024, MAX_JOINED = 9 };
+
+static void offset_sums(Emit *e, const PairLists *d, int64_t v, Val col, const Vectors *g) {
+    const Packed *p = &d->p;
+    int slot[MAX_TAPS], nslots = 0;
+    int64_t tap_of[MAX_JOINED];
+    for (int i = 0; i < MAX_TAPS; i++) slot[i] = -1;
+    for (int64_t i = 0; i < p->area * p->area; i++) {
+        int64_t tap = joining_tap(p, v, i / p->area, i % p->area);
+        if (tap < 0 || slot[tap] >= 0) continue;
+        tap_of[nslots] = tap;
+        slot[tap] = nslots++;
+    }
+    if (!nslots) return;
+    Val sums[MAX_VECTORS * MAX_JOINED];
+    for (int i = 0; i < g->n * nslots; i++) sums[i] = vec_const(e, g->piece[i / nslots].width, 0);
+    Loop l;
+    Val n = emit_index_load(e, d->count, emit_i64(e, v));
+    Val i = loop_begin(e, &l, emit_i64(e, 0), n, 1, sums, g->n * nslots);
+    Val at = emit_iadd(e, i, emit_i64(e, v * d->block));
+    Val to = emit_imul(e, emit_index_load(e, d->to, at), p->area * p->n);
+    Val from = emit_imul(e, emit_index_load(e, d->from, at), p->area * p->n);
+    pair_products(e, p, v, slot, nslots, emit_at(e, emit_at(e, p->dy, to), col),
+                  emit_at(e, emit_at(e, p->x, from), col), g, sums);
+    loop_end(e, &l);
+    for (int k = 0; k < g->n * nslots; k++) {
+        Val to_at =
+            emit_at_c(e, emit_at(e, p->out, col), tap_of[k % nslots] * p->n + g->off[k / nslots]);
+        Piece piece = g->piece[k / nslots];
+        vec_store(e, emit_fadd(e, vec_load(e, to_at, piece), sums[k]), to_at, piece);
+    }
+}
+
+static void dw_group(Emit *e, void *ctx, Val col, const Vectors *g) {
+    const PairLists *d = ctx;
+    for (int64_t v = 0; v < d->p.nv; v++) offset_sums(e, d, v, col, g);
+}
+
+static void zero_taps(Emit *e, const Packed *p) {
+    Loop l;
+    Val tap = loop_begin(e, &l, emit_i64(e, 0), emit_i64(e, p->kh * p->kw), 1, NULL, 0);
+    emit_run(e, emit_at(e, p->out, emit_imul(e, tap, p->n)), NULL, p->n);
+    loop_end(e, &l);
+}
+
+void emit_dwconv_packed_dw(Emit *e, const KernelSpec *spec, const char *symbol) {
+    KernelArgs k = kernel_begin(e, symbol);
+    PairLists d = {.p = packed_shape(spec), .block = spec_int(spec, A_mr)};
+    Packed *p = &d.p;
+    if (p->kh * p->kw > MAX_TAPS) ice((Loc){0}, "a kernel of %d taps", (int)(p->kh * p->kw));
+    p->dy = emit_ptr(e, k.ops, 0);
+    p->x = emit_ptr(e, k.ops, 1);
+    p->rules = emit_ptr(e, k.ops, 2);
+    p->out = emit_ptr(e, k.ops, 3);
+    d.to = emit_stack(e, e->i32, p->nv * d.block);
+    d.from = emit_stack(e, e->i32, p->nv * d.block);
+    d.count = emit_stack(e, e->i32, p->nv);
+    // Sums, the positions of dy and one of x.
+    int one = (p->s == 1 ? 1 : MAX_JOINED), spare = (p->s == 1 ? 1 : MAX_SUB) + 2;
+    int vectors = (e->target->registers - spare) / one;
+    if (vectors > 2 && p->s == 2) vectors = 2;
+    zero_taps(e, p);
+    Loop l;
+    Val j1 = emit_idiv(e, k.r1, p->area);
+    d.b0 = loop_begin(e, &l, emit_idiv(e, k.r0, p->area), j1, d.block, NULL, 0);
+    d.b1 = emit_imin(e, emit_iadd(e, d.b0, emit_i64(e, d.block)), j1);
+    list_pairs(e, &d);
+    channel_groups(e, p->n, vectors, dw_group, &d);
+    loop_end(e, &l);
+    emit_return(e);
+}
