@@ -6,6 +6,7 @@
 //   bench_kernels x86-64-v3 dwconv norm
 //   bench_kernels native = 'gemm 784 80 320 8 32 4 m gelu'   one shape: M K N mr nr ku order
 //   epilogue
+//   bench_kernels native packed            depthwise on packed rows: time over that of dense
 //
 // Percent of peak counts 2 FLOP per multiply-add, all taps; nothing for elementwise work. The best
 // repetition counts: neighbours on the machine only ever slow one down.
@@ -32,6 +33,8 @@ typedef struct {
     int64_t rows, cols;
     double macs, elements;
     void *ops[12];
+    int images;        // calls, 0: one
+    int64_t image[12]; // elements of an operand per image
 } Case;
 
 static double seconds(void) {
@@ -137,6 +140,97 @@ static const struct {
     {"dot", K_DOT, 3, 1, 0, {0}},
 };
 
+// A map of 16 images: forward, dx or dw of a 7x7 kernel.
+enum { IMAGES = 16 };
+
+static void case_map(Bench *b, Case *c, const char *what, int64_t h, int64_t w, int64_t ch,
+                     int64_t tile) {
+    bool dw = strcmp(what, "dw") == 0;
+    c->spec.spec.kind = dw ? K_DWCONV_DW : K_DWCONV;
+    add_int(&c->spec, A_h, h);
+    add_int(&c->spec, A_w, w);
+    add_int(&c->spec, A_c, ch);
+    add_attr(&c->spec, attr_ints2(b->arena, A_kernel, 7, 7));
+    add_attr(&c->spec, attr_ints2(b->arena, A_pad, 3, 3));
+    add_int(&c->spec, dw ? A_mr : A_tile, tile);
+    if (strcmp(what, "dx") == 0) add_int(&c->spec, A_turned, 1);
+    c->rows = dw ? 1 : h * w;
+    c->cols = ch;
+    c->images = IMAGES;
+    c->macs = (double)(h * w * ch * 49 * IMAGES);
+    for (int i = 0; i < 3; i++) c->image[i] = h * w * ch;
+    c->image[1 + dw] = dw ? 49 * ch : 0;
+    for (int i = 0; i < 3; i++)
+        c->ops[i] = floats(b, i == 1 + dw ? IMAGES * 49 * ch : IMAGES * h * w * ch);
+}
+
+static bool case_training(Bench *b, Case *c, const char *line) {
+    long h, w, ch, tile;
+    char what[8];
+    if (sscanf(line, "map %7s %ld %ld %ld %ld", what, &h, &w, &ch, &tile) < 5) return false;
+    case_map(b, c, what, h, w, ch, tile);
+    return true;
+}
+
+// Masks of 19 of 49 cells, as the rulebook of each image.
+static int32_t *rulebooks(Bench *b, int64_t block, int64_t *entries) {
+    enum { GRID = 7, CELLS = GRID * GRID, KEEP = 19 };
+    Spec s = {.spec.kind = K_RULEBOOK};
+    const char *why = "";
+    int64_t side = block >= 2 ? 2 : 1, reach = block >= 2 ? 2 : 3, wide = 2 * reach + 1;
+    add_int(&s, A_count, KEEP);
+    add_int(&s, A_block, block);
+    add_attr(&s, attr_ints2(b->arena, A_grid, GRID, GRID));
+    add_attr(&s, attr_ints2(b->arena, A_kernel, 7, 7));
+    s.spec.attrs = s.attrs;
+    KernelFn fn = codegen_jit_kernel(b->arena, b->target, &s.spec, &why);
+    *entries = KEEP * (block / side) * (block / side) * wide * wide;
+    int32_t *rules = NEWN(b->arena, int32_t, IMAGES * *entries);
+    double best = 1e9;
+    for (int rep = 0; rep < 20; rep++) {
+        uint32_t seed = 7;
+        double time = 0;
+        for (int i = 0; i < IMAGES; i++) {
+            int32_t cells[CELLS];
+            int n = 0;
+            for (int k = 0; k < CELLS; k++) {
+                seed = seed * 1664525u + 1013904223u;
+                if ((int)((seed >> 8) % (unsigned)(CELLS - k)) < KEEP - n) cells[n++] = k;
+            }
+            double start = seconds();
+            fn((void *[]){cells, rules + i * *entries}, 0, 1, 0, 1);
+            time += seconds() - start;
+        }
+        if (time < best) best = time;
+    }
+    printf("%-44s %8.1f us\n", arena_printf(b->arena, "rulebook block %d", (int)block), best * 1e6);
+    return rules;
+}
+
+static bool case_packed(Bench *b, Case *c, const char *line) {
+    long block, ch, tile;
+    char what[8];
+    if (sscanf(line, "packed %7s %ld %ld %ld", what, &block, &ch, &tile) < 4) return false;
+    bool dw = strcmp(what, "dw") == 0;
+    int64_t rows = 19 * block * block;
+    c->spec.spec.kind = dw ? K_DWCONV_PACKED_DW : K_DWCONV_PACKED;
+    add_int(&c->spec, A_n, ch);
+    add_attr(&c->spec, attr_ints2(b->arena, A_kernel, 7, 7));
+    add_int(&c->spec, A_block, block >= 2 ? 2 : 1);
+    add_int(&c->spec, dw ? A_mr : A_tile, tile);
+    if (strcmp(what, "dx") == 0) add_int(&c->spec, A_turned, 1);
+    c->rows = rows;
+    c->cols = ch;
+    c->images = IMAGES;
+    for (int i = 0; i < 4; i++) c->image[i] = rows * ch;
+    c->ops[0] = floats(b, IMAGES * rows * ch);
+    c->ops[1 + dw] = rulebooks(b, block, &c->image[1 + dw]);
+    c->ops[dw ? 1 : 3] = floats(b, IMAGES * rows * ch);
+    c->ops[dw ? 3 : 2] = floats(b, IMAGES * 49 * ch);
+    c->image[dw ? 3 : 2] = dw ? 49 * ch : 0;
+    return true;
+}
+
 static bool case_rows(Bench *b, Case *c, const char *line) {
     long m, n;
     char name[16];
@@ -163,12 +257,22 @@ static bool case_rows(Bench *b, Case *c, const char *line) {
     return true;
 }
 
-static void bench_run(Bench *b, const char *line) {
+static void case_call(const Case *c, KernelFn fn) {
+    for (int i = 0; i < (c->images ? c->images : 1); i++) {
+        void *ops[12];
+        for (int k = 0; k < 12; k++)
+            ops[k] = c->ops[k] ? (float *)c->ops[k] + i * c->image[k] : NULL;
+        fn(ops, 0, c->rows, 0, c->cols);
+    }
+}
+
+static double bench_run(Bench *b, const char *line) {
     Case *c = NEW(b->arena, Case);
     const char *why = "";
-    if (!case_gemm(b, c, line) && !case_dwconv(b, c, line) && !case_rows(b, c, line)) {
+    if (!case_gemm(b, c, line) && !case_dwconv(b, c, line) && !case_training(b, c, line) &&
+        !case_packed(b, c, line) && !case_rows(b, c, line)) {
         printf("%-44s unknown\n", line);
-        return;
+        return 0;
     }
     c->spec.spec.attrs = c->spec.attrs;
     double start = seconds();
@@ -176,17 +280,17 @@ static void bench_run(Bench *b, const char *line) {
     double compile = seconds() - start;
     if (!fn) {
         printf("%-44s %s\n", line, why);
-        return;
+        return 0;
     }
     const char *text = codegen_kernel_asm(b->arena, b->target, &c->spec.spec, &why);
-    fn(c->ops, 0, c->rows, 0, c->cols);
+    case_call(c, fn);
     start = seconds();
-    fn(c->ops, 0, c->rows, 0, c->cols);
+    case_call(c, fn);
     int inner = (int)(2e-3 / (seconds() - start)) + 1;
     double best = 1e9, peak = 0;
     for (int rep = 0; rep < 60; rep++) {
         start = seconds();
-        for (int i = 0; i < inner; i++) fn(c->ops, 0, c->rows, 0, c->cols);
+        for (int i = 0; i < inner; i++) case_call(c, fn);
         double t = (seconds() - start) / inner;
         if (t < best) best = t;
         start = seconds();
@@ -201,6 +305,27 @@ static void bench_run(Bench *b, const char *line) {
     if (c->elements > 0) printf("  %6.3f ns/element", best / c->elements * 1e9);
     printf("  compile %.1f ms, %d spills\n", compile * 1e3, text ? codegen_spills(text, "") : -1);
     fflush(stdout);
+    return best;
+}
+
+// Packed beside dense, per stage of a network of 224 pixels at 19 of 49 cells.
+static void bench_packed(Bench *b) {
+    static const char *const what[] = {"fwd", "dx", "dw"};
+    static const int channels[2] = {40, 96};
+    bool wide = b->target->vector_bits == 512;
+    for (int net = 0; net < 2; net++)
+        for (int stage = 0; stage < 4; stage++)
+            for (int k = 0; k < 3; k++) {
+                int side = 56 >> stage, block = 8 >> stage, c = channels[net] << stage;
+                int tile = k == 2 ? (side == 56 ? 4 : side) : side < 14 ? side : wide ? 14 : 7;
+                int vectors = k == 2 ? 32 : block == 1 ? 8 : wide ? 4 : 2;
+                char *dense =
+                    arena_printf(b->arena, "map %s %d %d %d %d", what[k], side, side, c, tile);
+                char *packed =
+                    arena_printf(b->arena, "packed %s %d %d %d", what[k], block, c, vectors);
+                double slow = bench_run(b, dense), fast = bench_run(b, packed);
+                printf("    packed/dense %.3f\n", fast / slow);
+            }
 }
 
 static const char *const lines_512[] = {
@@ -275,7 +400,9 @@ int main(int argc, char **argv) {
     }
     b.peak_rounds = 4000;
     printf("target %s, cpu %s\n", b.target->name, b.target->cpu);
-    if (argc > 2 && strcmp(argv[2], "=") == 0) {
+    if (argc > 2 && strcmp(argv[2], "packed") == 0) {
+        bench_packed(&b);
+    } else if (argc > 2 && strcmp(argv[2], "=") == 0) {
         for (int i = 3; i < argc; i++) bench_run(&b, argv[i]);
     } else {
         bool wide = b.target->vector_bits == 512;
