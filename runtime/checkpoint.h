@@ -20,12 +20,20 @@ CnxrtStatus checkpoint_load(Training *t, const char *path, CnxrtError *note, Cnx
 // ---- state
 // ---------------------------------------------------------------------------------------
 
+// A row of DIR/metrics.jsonl and metrics.csv: what a step gave. NaN: not there.
+typedef struct {
+    int64_t step; // from 1
+    double epoch, lr, loss, grad_norm, val_loss, val_top1, val_top5;
+} MetricsRow;
+
 // Where a run stands, beside the blobs of the engine.
 typedef struct {
-    int64_t step;  // done
-    int64_t micro; // images of a micro-batch: sums are rounded by it
-    double best;   // of the validations so far; NaN: there was none
-    char *config;  // what must be the same when it is resumed, "key=value" lines; malloc'ed
+    int64_t step;   // done
+    int64_t micro;  // images of a micro-batch: sums are rounded by it
+    double best;    // of the validations so far; NaN: there was none
+    MetricsRow row; // of the step
+    bool pending;   // its validation was interrupted, and the row is not in the metrics
+    char *config;   // what must be the same when it is resumed, "key=value" lines; malloc'ed
 } RunState;
 
 // A state file that was found whole.
@@ -46,12 +54,6 @@ void state_close(StateFile *s);
 
 // ---- metrics
 // -------------------------------------------------------------------------------------
-
-// A row of DIR/metrics.jsonl and metrics.csv: what a step gave. NaN: not there.
-typedef struct {
-    int64_t step; // from 1
-    double epoch, lr, loss, grad_norm, val_loss, val_top1, val_top5;
-} MetricsRow;
 
 typedef struct {
     FILE *json, *csv;

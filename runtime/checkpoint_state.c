@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -162,16 +163,18 @@ static void remove_old(const char *dir) {
 }
 
 CnxrtStatus state_write(const char *dir, const Training *t, const RunState *s, CnxrtError *err) {
-    char path[PATH_SIZE], step[32], micro[32], best[64], hash[32];
+    char path[PATH_SIZE], step[32], micro[32], best[64], row[160], hash[32];
     StateTensors st = {0};
     CnxrtStatus status = CNXRT_OK;
     if (tensors_make(&st, t)) {
         snprintf(step, sizeof step, "%" PRId64, s->step);
         snprintf(micro, sizeof micro, "%" PRId64, s->micro);
         snprintf(best, sizeof best, "%a", s->best);
+        snprintf(row, sizeof row, "%d %a %a %a %a", s->pending, s->row.epoch, s->row.lr,
+                 s->row.loss, s->row.grad_norm);
         snprintf(hash, sizeof hash, "%016" PRIx64, st.hash);
-        const char *metadata[] = {"step",   step,      "micro",    micro, "best", best,
-                                  "config", s->config, "checksum", hash,  NULL};
+        const char *metadata[] = {"row", row,      "step",    step,       "micro", micro, "best",
+                                  best,  "config", s->config, "checksum", hash,    NULL};
         state_path(path, dir, s->step);
         status = cnxrt_safetensors_write(path, st.tensors, st.n, metadata, err);
     } else {
@@ -231,6 +234,16 @@ static bool state_whole(const StateFile *s) {
     return strcmp(hash, state_text(s, "checksum")) == 0;
 }
 
+static bool row_read(StateFile *s) {
+    MetricsRow *r = &s->state.row;
+    int pending;
+    *r = (MetricsRow){.step = s->state.step, .val_loss = NAN, .val_top1 = NAN, .val_top5 = NAN};
+    int n = sscanf(state_text(s, "row"), "%d %la %la %la %la", &pending, &r->epoch, &r->lr,
+                   &r->loss, &r->grad_norm);
+    s->state.pending = pending != 0;
+    return n == 5;
+}
+
 // Opens one file and checks it; what is wrong is added to note.
 static bool state_try(const char *dir, int64_t step, StateFile *s, CnxrtError *note) {
     char path[PATH_SIZE];
@@ -243,7 +256,7 @@ static bool state_try(const char *dir, int64_t step, StateFile *s, CnxrtError *n
         s->state.micro = strtoll(state_text(s, "micro"), NULL, 10);
         s->state.best = strtod(state_text(s, "best"), NULL);
         s->state.config = strdup(state_text(s, "config"));
-        whole = s->state.config && s->state.step == step;
+        whole = s->state.config && s->state.step == step && row_read(s);
     }
     if (!whole) {
         cnxrt_error_add(note, "%s%s is damaged and not used: %s", note->text ? "\n" : "", path,

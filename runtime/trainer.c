@@ -103,6 +103,8 @@ static CnxrtStatus start(Trainer *t, const StateFile *s, CnxrtError *err) {
     if (!s->file) return start_fresh(t, err);
     t->state.step = s->state.step;
     t->state.best = s->state.best;
+    t->state.row = s->state.row;
+    t->state.pending = s->state.pending;
     if (s->state.micro != t->state.micro)
         trainer_say(t,
                     "micro-batches of %" PRId64 " in the place of the state's %" PRId64
@@ -214,10 +216,11 @@ static bool better(const Trainer *t, double value) {
     return t->pretrain ? value < t->state.best : value > t->state.best;
 }
 
+// Pending afterwards when it was told to stop.
 static CnxrtStatus validate(Trainer *t, MetricsRow *row, bool *best, CnxrtError *err) {
-    CnxrtStatus status = validation_run(t, row, err);
+    CnxrtStatus status = validation_run(t, row, &t->state.pending, err);
     double value = t->pretrain ? row->val_loss : row->val_top1;
-    if (status != CNXRT_OK || !better(t, value)) return status;
+    if (status != CNXRT_OK || t->state.pending || !better(t, value)) return status;
     t->state.best = value;
     *best = true;
     return write_weights(t, "best.safetensors", err);
@@ -246,10 +249,22 @@ static void tell(Trainer *t, const MetricsRow *row, bool validated, bool best) {
     }
 }
 
-// One step with all that may follow it.
+// What follows a step: validation, the row of the metrics, the state.
+static CnxrtStatus finish_step(Trainer *t, CnxrtError *err) {
+    MetricsRow row = t->state.row;
+    CnxrtStatus status = CNXRT_OK;
+    bool best = false, last = t->state.step == t->plan.steps;
+    bool due = t->val.data && (last || t->state.step % t->eval_every == 0);
+    if (due) status = validate(t, &row, &best, err);
+    if (status == CNXRT_OK && t->state.pending) return save(t, err);
+    if (status == CNXRT_OK) status = metrics_add(&t->metrics, &row, err);
+    if (status == CNXRT_OK && (last || save_due(t))) status = save(t, err);
+    if (status == CNXRT_OK) tell(t, &row, due, best);
+    return status;
+}
+
 static CnxrtStatus advance(Trainer *t, CnxrtError *err) {
     MetricsRow row;
-    bool best = false;
     CnxrtStatus status = trainer_step(t, &row, err);
     if (status == CNXRT_ERROR_FORMAT) { // not finite
         CnxrtError second = {0};
@@ -259,32 +274,34 @@ static CnxrtStatus advance(Trainer *t, CnxrtError *err) {
     }
     if (status != CNXRT_OK) return status;
     t->state.step++;
-    bool last = t->state.step == t->plan.steps;
-    bool due = t->val.data && (last || t->state.step % t->eval_every == 0);
-    if (due) status = validate(t, &row, &best, err);
-    if (status == CNXRT_OK) status = metrics_add(&t->metrics, &row, err);
-    if (status == CNXRT_OK && (last || save_due(t))) status = save(t, err);
-    if (status == CNXRT_OK) tell(t, &row, due, best);
-    return status;
+    t->state.row = row;
+    return finish_step(t, err);
+}
+
+static bool told_to_stop(const Trainer *t) {
+    return t->options->stop && t->options->stop(t->options->user);
 }
 
 static CnxrtStatus loop(Trainer *t, TrainerEnd *end, CnxrtError *err) {
-    const TrainerOptions *o = t->options;
+    CnxrtStatus status = CNXRT_OK;
     *end = TRAINER_DONE;
     t->started = t->saved = cnxrt_seconds();
     t->started_step = t->state.step;
-    if (t->state.step >= t->plan.steps) {
+    if (t->state.pending) {
+        status = finish_step(t, err);
+    } else if (t->state.step >= t->plan.steps) {
         trainer_say(t, "all %" PRId64 " steps are done already", t->plan.steps);
         return write_weights(t, "last.safetensors", err);
     }
-    while (t->state.step < t->plan.steps) {
-        CnxrtStatus status = advance(t, err);
-        if (status != CNXRT_OK) return status;
-        if (t->state.step >= t->plan.steps || !o->stop || !o->stop(o->user)) continue;
-        *end = TRAINER_STOPPED;
-        return save(t, err);
+    while (status == CNXRT_OK && t->state.step < t->plan.steps && !t->state.pending) {
+        if (t->state.step > t->started_step && told_to_stop(t)) {
+            *end = TRAINER_STOPPED;
+            return save(t, err);
+        }
+        status = advance(t, err);
     }
-    return CNXRT_OK;
+    if (t->state.pending) *end = TRAINER_STOPPED;
+    return status;
 }
 
 static CnxrtStatus prepare_run(Trainer *t, CnxrtError *err) {
@@ -297,7 +314,8 @@ static CnxrtStatus prepare_run(Trainer *t, CnxrtError *err) {
     if (status == CNXRT_OK) status = validation_open(t, err);
     if (status == CNXRT_OK) status = default_groups(t, err);
     if (status == CNXRT_OK) status = open_buffers(t, err);
-    if (status == CNXRT_OK) status = metrics_open(&t->metrics, t->options->out, t->state.step, err);
+    int64_t rows = t->state.step - t->state.pending;
+    if (status == CNXRT_OK) status = metrics_open(&t->metrics, t->options->out, rows, err);
     if (status == CNXRT_OK) training_prepare(t->training);
     return status;
 }

@@ -145,7 +145,7 @@ static CnxrtStatus weights_set(Trainer *t, CnxrtError *err) {
     return cnxrt_session_params(t->val.session, t->val.params, err);
 }
 
-static CnxrtStatus score_all(Trainer *t, Loader *loader, Score *s, CnxrtError *err) {
+static CnxrtStatus score_all(Trainer *t, Loader *loader, Score *s, bool *stopped, CnxrtError *err) {
     int64_t count = dataset_count(t->val.data);
     for (int64_t at = 0; at < count; at += t->val.batch) {
         int64_t n = count - at < t->val.batch ? count - at : t->val.batch;
@@ -155,11 +155,13 @@ static CnxrtStatus score_all(Trainer *t, Loader *loader, Score *s, CnxrtError *e
             status = t->pretrain ? reconstruct(t, &b, n, s, err) : classify(t, &b, n, s, err);
         if (status != CNXRT_OK) return status;
         if (t->options->wait) t->options->wait(t->options->user, at + n, count);
+        *stopped = at + n < count && t->options->stop && t->options->stop(t->options->user);
+        if (*stopped) return CNXRT_OK;
     }
     return CNXRT_OK;
 }
 
-CnxrtStatus validation_run(Trainer *t, MetricsRow *row, CnxrtError *err) {
+CnxrtStatus validation_run(Trainer *t, MetricsRow *row, bool *stopped, CnxrtError *err) {
     Validation *v = &t->val;
     LoaderOptions o = {.data = v->data,
                        .augment = &v->augment,
@@ -167,12 +169,14 @@ CnxrtStatus validation_run(Trainer *t, MetricsRow *row, CnxrtError *err) {
                        .threads = cnxrt_usable_threads(t->options->threads),
                        .ahead = 2};
     Loader *loader = NULL;
+    *stopped = false;
     Score s = {0};
     CnxrtStatus status = weights_set(t, err);
     if (status == CNXRT_OK) status = loader_open(&o, &loader, err);
-    if (status == CNXRT_OK) status = score_all(t, loader, &s, err);
+    if (status == CNXRT_OK) status = score_all(t, loader, &s, stopped, err);
     loader_close(loader);
     if (t->pretrain && trainer_slot(t) != CNXRT_STATE_PARAM) training_prepare(t->training);
+    if (*stopped) return status;
     double n = s.images ? (double)s.images : 1;
     row->val_loss = s.loss / n;
     if (t->pretrain) return status;

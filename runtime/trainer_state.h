@@ -63,8 +63,8 @@ CnxrtStatus trainer_step(Trainer *t, MetricsRow *row, CnxrtError *err);
 // Bytes that validation will take.
 int64_t validation_bytes(const Trainer *t);
 CnxrtStatus validation_open(Trainer *t, CnxrtError *err);
-// Fills the val_ fields.
-CnxrtStatus validation_run(Trainer *t, MetricsRow *row, CnxrtError *err);
+// Fills the val_ fields, unless it was told to stop.
+CnxrtStatus validation_run(Trainer *t, MetricsRow *row, bool *stopped, CnxrtError *err);
 void validation_close(Validation *v);
 
 #endif

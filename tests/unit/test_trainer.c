@@ -8,7 +8,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-enum { TRAIN_IMAGES = 30, TEST_IMAGES = 9 };
+enum { TRAIN_IMAGES = 30, TEST_IMAGES = 300 };
 
 static char folder[] = "/tmp/cnx-trainer-XXXXXX";
 
@@ -56,7 +56,9 @@ typedef struct {
     char said[16384];
     int64_t stop_at; // 0: never
     TrainerNews last;
-    int validations;
+    int validations, stop_validation; // the latter: 0: never, else which
+    bool stop_now;
+    int validating;
 } Listener;
 
 static void say(void *user, const char *text) {
@@ -69,9 +71,14 @@ static void news(void *user, const TrainerNews *n) {
     l->last = *n;
     l->validations += n->validated;
 }
+static void wait_for(void *user, int64_t done, int64_t all) {
+    Listener *l = user;
+    (void)all;
+    if (done == 128 && ++l->validating == l->stop_validation) l->stop_now = true;
+}
 static bool stop(void *user) {
     const Listener *l = user;
-    return l->stop_at && l->last.step >= l->stop_at;
+    return l->stop_now || (l->stop_at && l->last.step >= l->stop_at);
 }
 
 static const char *run_path(const char *name) {
@@ -97,6 +104,7 @@ static TrainerOptions options(Listener *l, int recipe, const char *out) {
         .eval_every = 4,
         .say = say,
         .news = news,
+        .wait = wait_for,
         .stop = stop,
         .user = l};
 }
@@ -207,6 +215,26 @@ static void interrupted(void **state) {
     }
 }
 
+// Stopped in the middle of a validation, which is made up for.
+static void validation_interrupted(void **state) {
+    (void)state;
+    Listener l;
+    char name[32];
+    TrainerOptions o = options(&l, 0, "val-whole");
+    run(&o);
+    assert_int_equal(l.validating, 3);
+    for (int k = 1; k <= 3; k++) {
+        snprintf(name, sizeof name, "val-stopped%d", k);
+        o = options(&l, 0, name);
+        l.stop_validation = k;
+        assert_int_equal(run(&o), TRAINER_STOPPED);
+        o = options(&l, 0, name);
+        o.resume = true;
+        assert_int_equal(run(&o), TRAINER_DONE);
+        same_runs("val-whole", name);
+    }
+}
+
 // The newest state is lost: the one before it leads to the same end, its rows are not there twice.
 static void states_lost(void **state) {
     (void)state;
@@ -284,10 +312,15 @@ static void not_finite(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(learns),      cmocka_unit_test(pretrains),
-        cmocka_unit_test(any_threads), cmocka_unit_test(interrupted),
-        cmocka_unit_test(states_lost), cmocka_unit_test(resume_rules),
-        cmocka_unit_test(wrong_data),  cmocka_unit_test(not_finite),
+        cmocka_unit_test(learns),
+        cmocka_unit_test(pretrains),
+        cmocka_unit_test(any_threads),
+        cmocka_unit_test(interrupted),
+        cmocka_unit_test(validation_interrupted),
+        cmocka_unit_test(states_lost),
+        cmocka_unit_test(resume_rules),
+        cmocka_unit_test(wrong_data),
+        cmocka_unit_test(not_finite),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -266,7 +266,7 @@ static void state_round_trip(void **state) {
         for (int i = 0; i < 192; i++) training_param(t, slot, 0)[i] = (float)(slot * 1000 + i);
     CnxrtError err = {0}, note = {0};
     for (int64_t step = 1; step <= 5; step++) {
-        RunState s = {step, 4, step == 5 ? 0.1 : NAN, "a=1\n"};
+        RunState s = {step, 4, step == 5 ? 0.1 : NAN, {.step = step, .loss = 0.7}, true, "a=1\n"};
         training_param(t, CNXRT_STATE_PARAM, 1)[0] = (float)step;
         assert_int_equal(state_write(folder, t, &s, &err), CNXRT_OK);
     }
@@ -280,6 +280,8 @@ static void state_round_trip(void **state) {
     assert_non_null(s.file);
     assert_true(s.state.step == 5 && s.state.micro == 4 && s.state.best == 0.1);
     assert_string_equal(s.state.config, "a=1\n");
+    assert_true(s.state.pending && s.state.row.step == 5 && s.state.row.loss == 0.7);
+    assert_true(isnan(s.state.row.val_loss));
     assert_null(note.text);
     assert_int_equal(state_load(&s, t, &err), CNXRT_OK);
     assert_memory_equal(before, training_state(t, CNXRT_STATE_PARAM), sizeof before);
@@ -314,7 +316,7 @@ static void damaged_states(void **state) {
     assert_null(s.file);
     assert_false(state_exists(folder));
     for (int64_t step = 1; step <= 3; step++) {
-        RunState r = {step, 4, 1, "a=1\n"};
+        RunState r = {step, 4, 1, {0}, false, "a=1\n"};
         assert_int_equal(state_write(folder, t, &r, &err), CNXRT_OK);
     }
     assert_true(state_exists(folder));
