@@ -1,6 +1,7 @@
-// bench: times runs of one program, with slices of the FMA loop between them, so that both see the
-// same clock rates and neighbours. Rates count 2 * MACs of convolutions and GEMMs.
-#include "cli_run.h"
+// bench: times runs of one program, of training whole steps, with slices of the FMA loop between
+// them, so that both see the same clock rates and neighbours. Rates count 2 * MACs of convolutions
+// and GEMMs.
+#include "cli_step.h"
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -12,6 +13,7 @@ enum { WARM_UP = 2, PEAK_SLICES = 20 };
 typedef struct {
     Cli *cli;
     const CnxrtProgram *program;
+    Step step; // training programs
     int64_t batch, runs;
     int threads;
     float *in;
@@ -32,25 +34,16 @@ static double peak_rss_mb(void) {
     return getrusage(RUSAGE_SELF, &u) == 0 ? (double)u.ru_maxrss * 1024 / 1e6 : 0;
 }
 
-// Values in [-2, 2), the range of normalised pictures, without a pattern.
-static void fill(float *x, int64_t n) {
-    uint32_t s = 12345;
-    for (int64_t i = 0; i < n; i++) {
-        s = s * 1664525u + 1013904223u;
-        x[i] = (float)(s >> 8) * 0x1p-22f - 2.0f;
-    }
-}
-
 static bool bench_open(Bench *b) {
     const CnxrtProgram *p = b->program;
-    int64_t n = port_values(&p->inputs[0]) * b->batch;
-    b->in = malloc((size_t)n * sizeof *b->in);
+    int64_t n = b->step.training ? 0 : port_values(&p->inputs[0]) * b->batch;
+    b->in = malloc((size_t)n * sizeof *b->in + 1);
     b->inputs = calloc((size_t)p->ninputs, sizeof *b->inputs);
     b->outputs = calloc((size_t)p->noutputs, sizeof *b->outputs);
     b->ms = calloc((size_t)b->runs, sizeof *b->ms);
     b->seconds = calloc((size_t)p->ncalls + 1, sizeof *b->seconds);
     if (!b->in || !b->inputs || !b->outputs || !b->ms || !b->seconds) return false;
-    fill(b->in, n);
+    bench_fill(b->in, n);
     b->inputs[0] = b->in;
     return true;
 }
@@ -61,6 +54,7 @@ static void bench_close(Bench *b) {
     free(b->outputs);
     free(b->ms);
     free(b->seconds);
+    step_close(&b->step);
 }
 
 static int by_value(const void *a, const void *b) {
@@ -75,6 +69,8 @@ static void peak_slice(Bench *b) {
 
 static bool bench_once(Bench *b, bool profiled) {
     Cli *c = b->cli;
+    if (b->step.training)
+        return step_run(&b->step, profiled ? b->seconds : NULL, &c->err) == CNXRT_OK;
     CnxrtStatus s =
         profiled ? cnxrt_run_profiled(c->session, b->program, b->batch, b->inputs, b->outputs,
                                       b->seconds, &c->err)
@@ -176,10 +172,12 @@ static bool kernels_table(const Bench *b, const KernelTime *k, int n, double tot
 
 static json_t *bench_json(const Bench *b) {
     json_t *o = json_object();
-    double planned =
-        (double)cnxrt_planned_bytes(b->cli->model, b->program->name, b->batch, b->threads) / 1e6;
+    int64_t planned = b->step.training ? step_bytes(&b->step)
+                                       : cnxrt_planned_bytes(b->cli->model, b->program->name,
+                                                             b->batch, b->threads);
     json_object_set_new(o, "program", report_json_text(b->program->name));
     json_object_set_new(o, "batch", json_integer(b->batch));
+    if (b->step.training) json_object_set_new(o, "micro", json_integer(b->step.micro));
     json_object_set_new(o, "threads", json_integer(b->threads));
     json_object_set_new(o, "min_ms", json_real(b->min_ms));
     json_object_set_new(o, "median_ms", json_real(b->median_ms));
@@ -189,7 +187,7 @@ static json_t *bench_json(const Bench *b) {
     json_object_set_new(o, "percent_of_peak",
                         json_real(b->peak_gflops > 0 ? 100 * b->gflops / b->peak_gflops : 0));
     json_object_set_new(o, "peak_rss_mb", json_real(peak_rss_mb()));
-    json_object_set_new(o, "planned_mb", json_real(planned));
+    json_object_set_new(o, "planned_mb", json_real((double)planned / 1e6));
     return o;
 }
 
@@ -229,24 +227,38 @@ static int bench_print(const Bench *b) {
     return ok ? CLI_OK : cli_fail(b->cli, "cannot write the results");
 }
 
+// Opens the session or the training model.
+static int program_open(Bench *b, const char *name) {
+    Cli *c = b->cli;
+    if (strcmp(name, "train") == 0 || strcmp(name, "pretrain") == 0) {
+        int status = step_open(&b->step, c, name, b->batch);
+        if (status != CLI_OK) return status;
+        b->program = cnxrt_program(training_model(b->step.training), name);
+        b->threads = training_threads(b->step.training);
+        return CLI_OK;
+    }
+    if (strcmp(name, "infer") != 0 && strcmp(name, "features") != 0)
+        return cli_usage(c, "--program %s: expected infer, features, train or pretrain", name);
+    if (c->args.micro) return cli_usage(c, "--micro is for train and pretrain");
+    b->program = cnxrt_program(c->model, name);
+    if (!b->program)
+        return cli_fail(c, "model %s was built without the program %s", c->model->name, name);
+    int status = cli_open(c, b->program, b->batch);
+    if (status == CLI_OK) b->threads = cnxrt_threads(c->session);
+    return status;
+}
+
 int cli_bench(Cli *c) {
     const char *name = c->args.program ? c->args.program : "infer";
-    if (strcmp(name, "infer") != 0 && strcmp(name, "features") != 0)
-        return cli_usage(c, "--program %s: expected infer or features", name);
     Bench b = {.cli = c,
-               .program = cnxrt_program(c->model, name),
                .batch = c->args.batch ? c->args.batch : 1,
                .runs = c->args.runs ? c->args.runs : 20};
-    if (!b.program)
-        return cli_fail(c, "model %s was built without the program %s", c->model->name, name);
-    int status = cli_open(c, b.program, b.batch);
-    if (status != CLI_OK) return status;
-    b.threads = cnxrt_threads(c->session);
-    if (!bench_open(&b))
+    int status = program_open(&b, name);
+    if (status == CLI_OK && !bench_open(&b))
         status = cli_fail(c, "out of memory for a batch of %lld", (long long)b.batch);
-    else if (!bench_measure(&b))
+    else if (status == CLI_OK && !bench_measure(&b))
         status = cli_fail(c, "%s", c->err.text ? c->err.text : "the run failed");
-    else
+    else if (status == CLI_OK)
         status = bench_print(&b);
     bench_close(&b);
     return status;

@@ -156,8 +156,9 @@ int cli_grad(Cli *c) {
     if (!g.model) return CLI_ERROR;
     status = cli_tensors_read(c, &g.x, &g.n);
     if (status == CLI_OK) status = c->args.mask ? mask_read(&g) : labels_read(&g);
-    TrainingOptions o = {.model = g.model, .programs = g.program};
-    if (status == CLI_OK) status = cli_training_open(c, &o, g.n, false, &g.training);
+    TrainingOptions o = {.model = g.model, .programs = g.program, .threads = (int)c->args.threads};
+    o.micro = cli_training_micro(c, &o, g.n);
+    if (status == CLI_OK) status = cli_training_open(c, o, false, &g.training);
     if (status == CLI_OK) status = grad_run(&g);
     if (status == CLI_OK) status = grad_write(&g);
     if (status == CLI_OK) printf("loss %.9g\n", g.loss);

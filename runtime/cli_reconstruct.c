@@ -184,8 +184,8 @@ int cli_reconstruct(Cli *c) {
     status = sources_open(&r);
     if (status == CLI_OK) status = images_read(&r);
     TrainingOptions o = {.model = r.model, .programs = "reconstruct"};
-    int64_t micro = r.ready < MICRO ? r.ready : MICRO;
-    if (status == CLI_OK) status = cli_training_open(c, &o, micro, false, &r.training);
+    o.micro = cli_training_micro(c, &o, r.ready < MICRO ? r.ready : MICRO);
+    if (status == CLI_OK) status = cli_training_open(c, o, false, &r.training);
     if (status == CLI_OK) status = run_all(&r);
     if (status == CLI_OK) status = report(&r);
     if (status == CLI_OK && r.skipped) status = CLI_SKIPPED;

@@ -36,18 +36,18 @@ static int weights_set(Cli *c, Training *t) {
     return CLI_OK;
 }
 
-int cli_training_open(Cli *c, const TrainingOptions *o, int64_t n, bool seeded, Training **out) {
+int64_t cli_training_micro(const Cli *c, const TrainingOptions *o, int64_t n) {
+    if (c->args.micro) return c->args.micro < n ? c->args.micro : n;
+    int64_t fits = training_micro_fits(o, training_memory_available());
+    return fits > 0 && fits < n ? fits : n;
+}
+
+int cli_training_open(Cli *c, TrainingOptions o, bool seeded, Training **out) {
     if (!c->args.weights && !seeded)
         return cli_usage(c, "no weights: give a checkpoint: --weights FILE (safetensors, .pt or "
                             ".pth), or --weights seed:N");
-    TrainingOptions options = *o;
-    options.threads = (int)c->args.threads;
-    options.micro = c->args.batch && c->args.batch < n ? c->args.batch : n;
-    if (!c->args.batch) {
-        int64_t fits = training_micro_fits(&options, training_memory_available());
-        if (fits > 0 && fits < options.micro) options.micro = fits;
-    }
-    if (training_open(&options, out, &c->err) != CNXRT_OK)
+    o.threads = (int)c->args.threads;
+    if (training_open(&o, out, &c->err) != CNXRT_OK)
         return cli_fail(c, "%s", c->err.text ? c->err.text : "cannot start");
     int status = weights_set(c, *out);
     if (status == CLI_OK) training_prepare(*out);
