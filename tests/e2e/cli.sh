@@ -45,7 +45,7 @@ says "--stage 7: model" err.txt
 status_is 2 ./net features --weights seed:0 --stage 1 "$images/one.png"; says "--output Y.npy" err.txt
 status_is 2 ./net features --weights seed:0 --layout chwn --output y.npy "$images/one.png"
 says "expected nchw or nhwc" err.txt
-status_is 2 ./net bench --program prepare;              says "infer or features" err.txt
+status_is 2 ./net bench --program prepare;              says "infer, features, train or pretrain" err.txt
 status_is 1 ./net infer --weights seed:x "$images/one.png"; says "seed:x" err.txt
 status_is 1 ./net infer --weights nothing.pt "$images/one.png"; says "nothing.pt" err.txt
 if [ -e /dev/full ]; then
