@@ -148,6 +148,10 @@ bool schedule_depthwise(Sched *sc, const Node *n);
 // ---- the backward side and the losses (schedule_grad.c) ----------------------------------------
 bool op_has_kernel(Op op);
 void schedule_grad(Sched *sc, const Node *n);
+// The buffer of dG/G and its kin, the factor of each channel in grn_stat_dx n, made here.
+int grn_stat_factor(Sched *sc, const Node *n);
+// True when n is scheduled as an elementwise chain or is left to the end of one (schedule_chain.c).
+bool schedule_chain(Sched *sc, const Node *n);
 // True when the product n is left to the image_sum that reads it.
 bool mul_defers(const Sched *sc, const Node *n);
 

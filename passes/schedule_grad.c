@@ -68,7 +68,7 @@ static const Node *follows(const Sched *sc, const Node *n, Op op) {
 // The gradients of gamma and beta come along where they are wanted: dy and x are read once.
 static void op_norm_dx(Sched *sc, const Node *n) {
     Rows r = rows_of(graph_type(sc->g, n->first));
-    const Node *dgamma = follows(sc, n, OP_LAYERNORM_DGAMMA);
+    const Node *dgamma = sc->p->fuse_steps ? follows(sc, n, OP_LAYERNORM_DGAMMA) : NULL;
     const Node *dbeta = dgamma ? follows(sc, n, OP_SUM_ROWS) : NULL;
     int64_t block = norm_block(sc, r);
     Operands o = {0};
@@ -102,7 +102,7 @@ static void op_norm_dx(Sched *sc, const Node *n) {
 
 // ---- sums over the positions of an image -------------------------------------------------------
 bool mul_defers(const Sched *sc, const Node *n) {
-    if (sc->uses[n->first] != 1) return false;
+    if (!sc->p->fuse_steps || sc->uses[n->first] != 1) return false;
     for (const Node *u = n + 1; u < sc->g->nodes.v + sc->g->nodes.n; u++)
         if (u->nargs > 0 && u->args[0] == n->first) return u->op == OP_IMAGE_SUM;
     return false;
@@ -186,8 +186,10 @@ static int minus_mean(Sched *sc, const Node *n, Type stat) {
     return mean;
 }
 
-// The factor of each channel: a row per image, or one.
-static int stat_factor(Sched *sc, const Node *n, Rows r, Type stat) {
+// A row per image, or one.
+int grn_stat_factor(Sched *sc, const Node *n) {
+    Rows r = rows_of(graph_type(sc->g, n->first));
+    Type stat = graph_type(sc->g, n->args[2]);
     int q = buffer_new(sc, "slope", type_has_batch(stat) ? REGION_IMAGE : REGION_FIXED, stat);
     Operands o = {0};
     SpecAttrs s = {0};
@@ -211,7 +213,7 @@ static void op_grn_stat_dx(Sched *sc, const Node *n) {
     Rows r = rows_of(t);
     int64_t aggregate = node_int(n, A_aggregate);
     bool mean = aggregate == attr_word_index(A_aggregate, "mean", 4);
-    int q = stat_factor(sc, n, r, stat), centre = -1;
+    int q = grn_stat_factor(sc, n), centre = -1;
     if (first[aggregate] == EPI_BIAS) centre = minus_mean(sc, n, stat);
     Operands o = {0};
     SpecAttrs s = {0};

@@ -293,6 +293,7 @@ static void op_constant(Sched *sc, const Node *n) {
 }
 
 void schedule_op(Sched *sc, const Node *n) {
+    if (schedule_chain(sc, n)) return;
     switch (n->op) {
     case OP_CONSTANT: op_constant(sc, n); break;
     case OP_TRANSPOSE: op_transpose(sc, n); break;

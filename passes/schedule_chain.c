@@ -1,0 +1,154 @@
+// Chains of elementwise ops as one step: what is read once, by an elementwise op, is a word of that
+// op's program and never written. A sum over rows of the result comes along as partial sums.
+//
+//   gelu_dx(add(scale(dz, s), grn_stat_dx(dG, h, G)), p), sum_rows of it
+//     -> eltwise [scale s, fma_scale h dG/G, gelu_dx p, stat_mean]
+#include "sched.h"
+
+enum { MAX_CHAIN = 8 }; // links of one: words and the sum fit an epilogue
+
+// How the result of a link reaches its reader: through memory, as the value under construction, or
+// as a product with a vector that is added.
+typedef enum { IN_MEMORY, AS_VALUE, AS_PRODUCT } Role;
+
+static bool is_grn_l2(const Node *n) {
+    return n->op == OP_GRN_STAT_DX &&
+           node_int(n, A_aggregate) == attr_word_index(A_aggregate, "l2", 2);
+}
+
+static bool is_link(const Sched *sc, const Node *n) {
+    switch (n->op) {
+    case OP_ADD:
+    case OP_MUL:
+    case OP_SCALE:
+    case OP_GELU:
+    case OP_GELU_DX: return graph_type(sc->g, n->first).rank >= 2;
+    default: return is_grn_l2(n);
+    }
+}
+
+// The operand whose elements become the result's.
+static Value primary(const Node *n) { return n->args[n->op == OP_GRN_STAT_DX ? 1 : 0]; }
+
+// The one node that reads v, NULL where several do or it is a result of the program.
+static const Node *only_reader(const Sched *sc, Value v) {
+    if (sc->uses[v] != 1) return NULL;
+    for (const Node *u = graph_def(sc->g, v) + 1; u < sc->g->nodes.v + sc->g->nodes.n; u++)
+        for (int k = 0; k < u->nargs; k++)
+            if (u->args[k] == v) return u;
+    return NULL;
+}
+
+// What the reader of link n allows.
+static Role role_for_reader(const Sched *sc, const Node *n) {
+    if (!is_link(sc, n)) return IN_MEMORY;
+    const Node *u = only_reader(sc, n->first);
+    if (!u || !is_link(sc, u) || (u->op == OP_MUL && mul_defers(sc, u))) return IN_MEMORY;
+    if (!type_eq(graph_type(sc->g, u->first), graph_type(sc->g, n->first))) return IN_MEMORY;
+    if (primary(u) == n->first) return AS_VALUE;
+    bool product = n->op == OP_SCALE || is_grn_l2(n);
+    return u->op == OP_ADD && product ? AS_PRODUCT : IN_MEMORY;
+}
+
+static Role role(const Sched *sc, const Node *n);
+
+static int chain_length(const Sched *sc, const Node *n) {
+    const Node *from = graph_def(sc->g, primary(n));
+    return 1 + (role(sc, from) == AS_VALUE ? chain_length(sc, from) : 0);
+}
+
+static Role role(const Sched *sc, const Node *n) {
+    Role r = role_for_reader(sc, n);
+    if (r != AS_VALUE) return r;
+    if (role_for_reader(sc, only_reader(sc, n->first)) == AS_PRODUCT) return IN_MEMORY;
+    return chain_length(sc, n) < MAX_CHAIN ? AS_VALUE : IN_MEMORY;
+}
+
+// ---- words -------------------------------------------------------------------------------------
+typedef struct {
+    SpecAttrs attrs;
+    Operands first, rest; // x and out; those of the words
+} Chain;
+
+static void add_product(Sched *sc, Chain *c, const Node *n) {
+    bool scale = n->op == OP_SCALE;
+    spec_word(&c->attrs, EPI_FMA_SCALE);
+    operand_value(sc, &c->rest, n->args[scale ? 0 : 1]);
+    if (scale)
+        operand_value(sc, &c->rest, n->args[1]);
+    else
+        operand_add(&c->rest, grn_stat_factor(sc, n));
+}
+
+static void add_link(Sched *sc, Chain *c, const Node *n) {
+    switch (n->op) {
+    case OP_GRN_STAT_DX:
+        spec_word(&c->attrs, EPI_SCALE);
+        operand_add(&c->rest, grn_stat_factor(sc, n));
+        return;
+    case OP_GELU: spec_word(&c->attrs, node_int(n, A_approx) ? EPI_GELU_TANH : EPI_GELU); return;
+    case OP_GELU_DX:
+        spec_word(&c->attrs, node_int(n, A_approx) ? EPI_GELU_TANH_DX : EPI_GELU_DX);
+        break;
+    case OP_SCALE: spec_word(&c->attrs, EPI_SCALE); break;
+    case OP_MUL: spec_word(&c->attrs, EPI_MUL); break;
+    default:
+        if (role(sc, graph_def(sc->g, n->args[1])) == AS_PRODUCT) {
+            add_product(sc, c, graph_def(sc->g, n->args[1]));
+            return;
+        }
+        bool equal = type_eq(graph_type(sc->g, n->args[0]), graph_type(sc->g, n->args[1]));
+        spec_word(&c->attrs, equal ? EPI_ADD : EPI_BIAS);
+    }
+    operand_value(sc, &c->rest, n->args[1]);
+}
+
+// The words of n and of the links below it; the value the chain starts from.
+static Value add_links(Sched *sc, Chain *c, const Node *n) {
+    const Node *from = graph_def(sc->g, primary(n));
+    Value start = primary(n);
+    if (role(sc, from) == AS_VALUE) start = add_links(sc, c, from);
+    add_link(sc, c, n);
+    return start;
+}
+
+// ---- the step ----------------------------------------------------------------------------------
+static const Node *sum_of(const Sched *sc, const Node *n) {
+    for (const Node *u = n + 1; u < sc->g->nodes.v + sc->g->nodes.n; u++)
+        if (u->op == OP_SUM_ROWS && u->args[0] == n->first) return u;
+    return NULL;
+}
+
+static void schedule_links(Sched *sc, const Node *n, const Node *sum) {
+    Rows r = rows_of(graph_type(sc->g, n->first));
+    Chain c = {0};
+    Value start = add_links(sc, &c, n);
+    int64_t block = row_block(r.rows, 1, 1, r.n * 4 * (c.rest.n + 2), sc->t->l2 / 2);
+    int64_t blocks = (r.rows + block - 1) / block;
+    int partial = sum ? partials_new(sc, sum, blocks, r.n, r.batch) : -1;
+    operand_value(sc, &c.first, start);
+    operand_value(sc, &c.first, n->first);
+    for (int i = 0; i < c.rest.n; i++) c.first.v[c.first.n++] = c.rest.v[i];
+    if (sum) {
+        spec_word(&c.attrs, EPI_STAT_MEAN);
+        operand_blocks(&c.first, partial, r.n * 4);
+    }
+    spec_set(&c.attrs, A_n, r.n);
+    Step *st = step_new(sc, n, r.batch ? OVER_IMAGE : OVER_ONCE, r.rows, block, r.n, r.n);
+    call_new(sc, st, K_ELTWISE, &c.attrs, &c.first, n, 0);
+    if (!sum) return;
+    reduce_partials(sc, sum, partial, blocks, r.n, r.batch, sum->first);
+    vec_push(sc->a, &sc->done, sum->first);
+}
+
+bool schedule_chain(Sched *sc, const Node *n) {
+    if (!sc->p->fuse_steps || !is_link(sc, n)) return false;
+    if (n->op == OP_MUL && mul_defers(sc, n)) return false;
+    if (role(sc, n) != IN_MEMORY) return true; // of a chain to come
+    const Node *sum = sum_of(sc, n);
+    bool alone = chain_length(sc, n) == 1 &&
+                 !(n->op == OP_ADD && role(sc, graph_def(sc->g, n->args[1])) == AS_PRODUCT);
+    if (alone && !sum) return false;
+    schedule_links(sc, n, sum);
+    return true;
+}
