@@ -14,7 +14,7 @@
 #include "../ir/packed.h"
 #include "kernel.h"
 
-enum { MAX_VECTORS = 8, MAX_SUB = 4 };
+enum { MAX_VECTORS = 12, MAX_SUB = 4 };
 
 typedef struct {
     int64_t n, s, kh, kw, ry, rx, nv, area; // area: positions of a sub-block
@@ -70,36 +70,43 @@ static Vectors full_vectors(const Emit *e, int n) {
     return v;
 }
 
+// Full vectors of each group in the loop, so that groups are few and the last, which takes the
+// `tails`, is not small.
+static int64_t group_size(int64_t full, int64_t tails, int64_t most) {
+    int64_t best = 1, least = INT64_MAX;
+    for (int64_t each = 1; each <= most && each <= full; each++) {
+        int64_t rest = full % each + tails, groups = full / each + (rest > 0);
+        int64_t cost = 64 * groups - (rest ? rest : each);
+        if (rest > most || cost >= least) continue;
+        least = cost;
+        best = each;
+    }
+    return best;
+}
+
 // All n channels in groups of at most `most` vectors: equal groups in a loop, one with the rest.
 static void channel_groups(Emit *e, int64_t n, int most, GroupBody body, void *ctx) {
-    int64_t full = n / e->lanes;
     Piece tail[MAX_PIECES];
     int tails = emit_pieces(e, n % e->lanes, tail);
     if (most > MAX_VECTORS) most = MAX_VECTORS;
-    int64_t groups = (full + tails + most - 1) / most, each = full / groups;
-    while (each > 1 && full - (full / each) * each + tails > most) each--;
-    if (each < 1) each = 1;
-    int64_t in_loop = full / each;
-    Vectors rest = full_vectors(e, (int)(full - in_loop * each));
-    if (in_loop * each == full && tails && in_loop == 1 && each + tails <= most) {
-        rest = full_vectors(e, (int)each); // one group of all
-        in_loop = 0;
-    }
-    Vectors v = full_vectors(e, (int)each);
+    if (most < tails) most = tails;
+    int64_t full = n / e->lanes, each = group_size(full, tails, most);
+    int64_t in_loop = full + tails <= most ? 0 : full / each * each;
     Loop l;
     if (in_loop) {
-        Val col = loop_begin(e, &l, emit_i64(e, 0), emit_i64(e, in_loop * each * e->lanes),
+        Vectors v = full_vectors(e, (int)each);
+        Val col = loop_begin(e, &l, emit_i64(e, 0), emit_i64(e, in_loop * e->lanes),
                              each * e->lanes, NULL, 0);
         body(e, ctx, col, &v);
         loop_end(e, &l);
     }
-    int64_t start = in_loop * each * e->lanes, after = (int64_t)rest.n * e->lanes;
+    Vectors rest = full_vectors(e, (int)(full - in_loop));
     for (int i = 0; i < tails; i++) {
-        rest.off[rest.n] = after + tail[i].off;
+        rest.off[rest.n] = (full - in_loop) * e->lanes + tail[i].off;
         rest.piece[rest.n] = tail[i];
         rest.piece[rest.n++].off = 0;
     }
-    if (rest.n) body(e, ctx, emit_i64(e, start), &rest);
+    if (rest.n) body(e, ctx, emit_i64(e, in_loop * e->lanes), &rest);
 }
 
 // ---- forward -----------------------------------------------------------------------------------
@@ -140,25 +147,45 @@ static void sub_block_store(Emit *e, const Packed *p, Val j, Val col, const Vect
     }
 }
 
+// Offset v, static, or with single positions its tap v at run time.
+static void forward_offset(Emit *e, const Packed *p, Val v, int64_t known, Val rules, Val col,
+                           const Vectors *g, Val *sums) {
+    If f;
+    Val entry = emit_index_load(e, p->rules, emit_iadd(e, rules, v));
+    Val there = LLVMBuildICmp(e->b, LLVMIntSGE, entry, emit_i64(e, 0), "");
+    if_begin(e, &f, there, sums, g->n * (int)p->area);
+    Val x = emit_at(e, emit_at(e, p->x, col), emit_imul(e, entry, p->area * p->n));
+    if (known >= 0) {
+        offset_pairs(e, p, known, x, col, g, sums);
+    } else {
+        Val tap = p->turned ? emit_isub(e, emit_i64(e, p->nv - 1), v) : v;
+        Val w = emit_at(e, emit_at(e, p->weights, col), emit_imul(e, tap, p->n));
+        for (int i = 0; i < g->n; i++)
+            sums[i] = emit_fma(e, vec_load(e, emit_at_c(e, x, g->off[i]), g->piece[i]),
+                               vec_load(e, emit_at_c(e, w, g->off[i]), g->piece[i]), sums[i]);
+    }
+    if_end(e, &f);
+}
+
 static void forward_group(Emit *e, void *ctx, Val col, const Vectors *g) {
     const Packed *p = ctx;
-    Loop l;
+    Loop l, offsets;
     Val j = loop_begin(e, &l, p->j0, p->j1, 1, NULL, 0);
     Val sums[MAX_VECTORS * MAX_SUB];
-    for (int i = 0; i < g->n; i++) {
-        Val at = emit_iadd(e, col, emit_i64(e, g->off[i]));
-        Val start = epilogue_start(e, &p->epi, at, g->piece[i]);
-        for (int64_t to = 0; to < p->area; to++) sums[i * p->area + to] = start;
+    int nsums = g->n * (int)p->area;
+    for (int i = 0; i < nsums; i++) {
+        int k = i / (int)p->area;
+        Val at = emit_iadd(e, col, emit_i64(e, g->off[k]));
+        sums[i] = epilogue_start(e, &p->epi, at, g->piece[k]);
     }
-    Val rules = emit_imul(e, j, p->nv), x = emit_at(e, p->x, col);
-    for (int64_t v = 0; v < p->nv; v++) {
-        If f;
-        if (!offset_joins(p, v)) continue;
-        Val entry = emit_index_load(e, p->rules, emit_iadd(e, rules, emit_i64(e, v)));
-        Val there = LLVMBuildICmp(e->b, LLVMIntSGE, entry, emit_i64(e, 0), "");
-        if_begin(e, &f, there, sums, g->n * (int)p->area);
-        offset_pairs(e, p, v, emit_at(e, x, emit_imul(e, entry, p->area * p->n)), col, g, sums);
-        if_end(e, &f);
+    Val rules = emit_imul(e, j, p->nv);
+    if (p->s == 1) {
+        Val v = loop_begin(e, &offsets, emit_i64(e, 0), emit_i64(e, p->nv), 1, sums, nsums);
+        forward_offset(e, p, v, -1, rules, col, g, sums);
+        loop_end(e, &offsets);
+    } else {
+        for (int64_t v = 0; v < p->nv; v++)
+            if (offset_joins(p, v)) forward_offset(e, p, emit_i64(e, v), v, rules, col, g, sums);
     }
     sub_block_store(e, p, j, col, g, sums);
     loop_end(e, &l);
@@ -209,62 +236,105 @@ static void list_pairs(Emit *e, const PairLists *d) {
     loop_end(e, &offsets);
 }
 
-// One pair of sub-blocks into the sums of the taps that join them, numbered as in `slot`.
-static void pair_products(Emit *e, const Packed *p, int64_t v, const int *slot, int nslots, Val dy,
-                          Val x, const Vectors *g, Val *sums) {
+// The sums of offset v: a tap that joins many positions has a sum for every two of them, so that
+// sums do not wait for themselves; where there are few pairs, each has its own.
+enum { MAX_SUMS = 10, FEW_PAIRS = 8 };
+typedef struct {
+    int n;
+    int64_t tap[MAX_SUMS];    // -1: of the tap before
+    int of[MAX_SUB][MAX_SUB]; // [to][from]: its sum or -1
+} TapSums;
+
+static TapSums tap_sums(const Packed *p, int64_t v) {
+    TapSums t = {0};
+    int64_t pairs = 0;
+    int used[MAX_SUMS] = {0};
+    for (int64_t i = 0; i < p->area * p->area; i++)
+        pairs += joining_tap(p, v, i / p->area, i % p->area) >= 0;
+    for (int64_t i = 0; i < p->area * p->area; i++) {
+        int64_t to = i / p->area, from = i % p->area, tap = joining_tap(p, v, to, from);
+        t.of[to][from] = -1;
+        if (tap < 0) continue;
+        int most = pairs > FEW_PAIRS ? 2 : 1, k = 0;
+        while (k < t.n && (t.tap[k] != tap || used[k] == most)) k++;
+        if (k == t.n) t.tap[t.n++] = tap;
+        used[k]++;
+        t.of[to][from] = k;
+    }
+    return t;
+}
+
+// One pair of sub-blocks into the sums.
+static void pair_products(Emit *e, const Packed *p, const TapSums *t, Val dy, Val x,
+                          const Vectors *g, Val *sums) {
     for (int i = 0; i < g->n; i++) {
         Val dv[MAX_SUB] = {0};
         for (int64_t from = 0; from < p->area; from++) {
             Val xv = NULL;
             for (int64_t to = 0; to < p->area; to++) {
-                int64_t tap = joining_tap(p, v, to, from);
-                if (tap < 0) continue;
+                if (t->of[to][from] < 0) continue;
                 if (!xv) xv = vec_load(e, emit_at_c(e, x, from * p->n + g->off[i]), g->piece[i]);
                 if (!dv[to])
                     dv[to] = vec_load(e, emit_at_c(e, dy, to * p->n + g->off[i]), g->piece[i]);
-                Val *sum = &sums[i * nslots + slot[tap]];
+                Val *sum = &sums[i * t->n + t->of[to][from]];
                 *sum = emit_fma(e, xv, dv[to], *sum);
             }
         }
     }
 }
 
-enum { MAX_TAPS = 1024, MAX_JOINED = 9 };
-
-static void offset_sums(Emit *e, const PairLists *d, int64_t v, Val col, const Vectors *g) {
+// The list of offset v. taps: where tap `t->tap` of the group's first channel lies.
+static void offset_list(Emit *e, const PairLists *d, Val v, const TapSums *t, const Val *taps,
+                        Val col, const Vectors *g) {
     const Packed *p = &d->p;
-    int slot[MAX_TAPS], nslots = 0;
-    int64_t tap_of[MAX_JOINED];
-    for (int i = 0; i < MAX_TAPS; i++) slot[i] = -1;
-    for (int64_t i = 0; i < p->area * p->area; i++) {
-        int64_t tap = joining_tap(p, v, i / p->area, i % p->area);
-        if (tap < 0 || slot[tap] >= 0) continue;
-        tap_of[nslots] = tap;
-        slot[tap] = nslots++;
+    Val sums[MAX_VECTORS * MAX_SUMS];
+    int nsums = g->n * t->n;
+    for (int k = 0; k < nsums; k++) {
+        Piece piece = g->piece[k / t->n];
+        bool first = true;
+        for (int i = 0; i < k % t->n; i++) first &= t->tap[i] != t->tap[k % t->n];
+        sums[k] = first ? vec_load(e, emit_at_c(e, taps[k % t->n], g->off[k / t->n]), piece)
+                        : vec_const(e, piece.width, 0);
     }
-    if (!nslots) return;
-    Val sums[MAX_VECTORS * MAX_JOINED];
-    for (int i = 0; i < g->n * nslots; i++) sums[i] = vec_const(e, g->piece[i / nslots].width, 0);
     Loop l;
-    Val n = emit_index_load(e, d->count, emit_i64(e, v));
-    Val i = loop_begin(e, &l, emit_i64(e, 0), n, 1, sums, g->n * nslots);
-    Val at = emit_iadd(e, i, emit_i64(e, v * d->block));
+    Val list = emit_imul(e, v, d->block);
+    Val i = loop_begin(e, &l, emit_i64(e, 0), emit_index_load(e, d->count, v), 1, sums, nsums);
+    Val at = emit_iadd(e, list, i);
     Val to = emit_imul(e, emit_index_load(e, d->to, at), p->area * p->n);
     Val from = emit_imul(e, emit_index_load(e, d->from, at), p->area * p->n);
-    pair_products(e, p, v, slot, nslots, emit_at(e, emit_at(e, p->dy, to), col),
+    pair_products(e, p, t, emit_at(e, emit_at(e, p->dy, to), col),
                   emit_at(e, emit_at(e, p->x, from), col), g, sums);
     loop_end(e, &l);
-    for (int k = 0; k < g->n * nslots; k++) {
-        Val to_at =
-            emit_at_c(e, emit_at(e, p->out, col), tap_of[k % nslots] * p->n + g->off[k / nslots]);
-        Piece piece = g->piece[k / nslots];
-        vec_store(e, emit_fadd(e, vec_load(e, to_at, piece), sums[k]), to_at, piece);
+    for (int k = nsums - 1; k >= 0; k--) {
+        int i0 = 0, base = k - k % t->n;
+        while (t->tap[i0] != t->tap[k % t->n]) i0++;
+        if (base + i0 != k)
+            sums[base + i0] = emit_fadd(e, sums[base + i0], sums[k]);
+        else
+            vec_store(e, sums[k], emit_at_c(e, taps[k % t->n], g->off[k / t->n]),
+                      g->piece[k / t->n]);
     }
 }
 
 static void dw_group(Emit *e, void *ctx, Val col, const Vectors *g) {
     const PairLists *d = ctx;
-    for (int64_t v = 0; v < d->p.nv; v++) offset_sums(e, d, v, col, g);
+    const Packed *p = &d->p;
+    Val taps[MAX_SUMS];
+    if (p->s == 1) { // offset v is tap v
+        Loop l;
+        TapSums one = {.n = 1};
+        Val v = loop_begin(e, &l, emit_i64(e, 0), emit_i64(e, p->nv), 1, NULL, 0);
+        taps[0] = emit_at(e, emit_at(e, p->out, col), emit_imul(e, v, p->n));
+        offset_list(e, d, v, &one, taps, col, g);
+        loop_end(e, &l);
+        return;
+    }
+    for (int64_t v = 0; v < p->nv; v++) {
+        TapSums t = tap_sums(p, v);
+        for (int i = 0; i < t.n; i++)
+            taps[i] = emit_at_c(e, emit_at(e, p->out, col), t.tap[i] * p->n);
+        if (t.n) offset_list(e, d, emit_i64(e, v), &t, taps, col, g);
+    }
 }
 
 static void zero_taps(Emit *e, const Packed *p) {
@@ -278,7 +348,6 @@ void emit_dwconv_packed_dw(Emit *e, const KernelSpec *spec, const char *symbol) 
     KernelArgs k = kernel_begin(e, symbol);
     PairLists d = {.p = packed_shape(spec), .block = spec_int(spec, A_mr)};
     Packed *p = &d.p;
-    if (p->kh * p->kw > MAX_TAPS) ice((Loc){0}, "a kernel of %d taps", (int)(p->kh * p->kw));
     p->dy = emit_ptr(e, k.ops, 0);
     p->x = emit_ptr(e, k.ops, 1);
     p->rules = emit_ptr(e, k.ops, 2);
@@ -287,9 +356,8 @@ void emit_dwconv_packed_dw(Emit *e, const KernelSpec *spec, const char *symbol) 
     d.from = emit_stack(e, e->i32, p->nv * d.block);
     d.count = emit_stack(e, e->i32, p->nv);
     // Sums, the positions of dy and one of x.
-    int one = (p->s == 1 ? 1 : MAX_JOINED), spare = (p->s == 1 ? 1 : MAX_SUB) + 2;
+    int one = p->s == 1 ? 1 : MAX_SUMS, spare = p->s == 1 ? 2 : MAX_SUB + 1;
     int vectors = (e->target->registers - spare) / one;
-    if (vectors > 2 && p->s == 2) vectors = 2;
     zero_taps(e, p);
     Loop l;
     Val j1 = emit_idiv(e, k.r1, p->area);
