@@ -1,5 +1,5 @@
 // info: what was compiled.
-#include "cli_run.h"
+#include "cli_info.h"
 #include <string.h>
 
 static int64_t parameters(const CnxrtModel *m) {
@@ -51,7 +51,7 @@ static json_t *input_json(const CnxrtModel *m) {
     return o;
 }
 
-static json_t *programs_json(const CnxrtModel *m) {
+json_t *info_programs_json(const CnxrtModel *m) {
     json_t *a = json_array();
     for (int i = 0; i < m->nprograms; i++) {
         const CnxrtProgram *p = &m->programs[i];
@@ -98,8 +98,10 @@ static int info_json(const Cli *c) {
     json_object_set_new(o, "macs", json_integer(macs(m)));
     json_object_set_new(o, "weights_embedded", json_boolean(m->embedded != NULL));
     json_object_set_new(o, "weight_bytes", json_integer(m->weight_bytes));
-    json_object_set_new(o, "programs", programs_json(m));
+    json_object_set_new(o, "programs", info_programs_json(m));
     json_object_set_new(o, "layers", layers_json(m));
+    json_t *training = info_training_json(m);
+    if (training) json_object_set_new(o, "training", training);
     bool ok = report_json_print(o, stdout, false);
     json_decref(o);
     return ok ? CLI_OK : cli_fail(c, "cannot write to standard output");
@@ -134,7 +136,7 @@ static void print_head(const CnxrtModel *m) {
            m->embedded ? "built in" : "from --weights");
 }
 
-static bool print_memory(const CnxrtModel *m) {
+bool info_programs_print(const CnxrtModel *m) {
     Table t = {.right = "lrrrr"};
     bool ok =
         table_row(&t, "program\tfixed bytes\tbytes per image\tscratch per thread\tkernel calls");
@@ -146,7 +148,6 @@ static bool print_memory(const CnxrtModel *m) {
                        p->ncalls);
     }
     if (ok) table_print(&t, stdout);
-    putchar('\n');
     table_free(&t);
     return ok;
 }
@@ -168,6 +169,7 @@ static bool print_layers(const CnxrtModel *m) {
 int cli_info(Cli *c) {
     if (c->args.json) return info_json(c);
     print_head(c->model);
-    bool ok = print_memory(c->model) && print_layers(c->model);
+    bool ok = info_programs_print(c->model) && putchar('\n') == '\n' && print_layers(c->model) &&
+              info_training_print(c->model);
     return ok ? CLI_OK : cli_fail(c, "out of memory");
 }

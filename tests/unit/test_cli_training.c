@@ -381,6 +381,37 @@ static void benches_steps(void **state) {
     refused(2, "bench --program infer --micro 2", "--micro is for");
 }
 
+static void info_of_training(void **state) {
+    (void)state;
+    assert_int_equal(run("info"), 0);
+    says("--- train");
+    says("parameters, gradients, moments, averages");
+    says("2 x 2 patches of 4 x 4 pixels, 2 of 4 visible (mask ratio 0.5)");
+    says("masked dense");
+    assert_int_equal(run("info --json"), 0);
+    json_t *o = json_loads(text, 0, NULL), *pretrain, *recipe;
+    assert_non_null(o);
+    json_t *train = json_object_get(json_object_get(o, "training"), "train");
+    assert_int_equal(json_integer_value(json_object_get(train, "state_bytes")), 5 * FAKE_BYTES);
+    TrainingOptions options = {
+        .model = &fake_train_model, .programs = "train", .optimizer = true, .ema = true};
+    for (int64_t n = 1; n < 100; n += 13) { // the plan that a run is held to
+        int64_t bytes = json_integer_value(json_object_get(train, "fixed_bytes")) +
+                        n * json_integer_value(json_object_get(train, "image_bytes"));
+        assert_int_equal(bytes, training_plan_bytes(&options, n));
+    }
+    recipe = json_array_get(json_object_get(train, "recipes"), 0);
+    assert_true(json_real_value(json_object_get(recipe, "lr")) == 0.02);
+    pretrain = json_object_get(json_object_get(o, "training"), "pretrain");
+    assert_int_equal(
+        json_integer_value(json_object_get(json_object_get(pretrain, "fcmae"), "keep")), 2);
+    json_decref(o);
+    CnxrtModel m = fake_model;
+    m.train = m.pretrain = NULL;
+    assert_int_equal(run_model(&m, "info --json"), 0);
+    assert_null(strstr(text, "training"));
+}
+
 static int setup(void **state) {
     (void)state;
     if (!mkdtemp(dir) || chdir(dir) != 0) return -1;
@@ -401,7 +432,7 @@ int main(void) {
         cmocka_unit_test(grad_of_labels),       cmocka_unit_test(grad_of_masks),
         cmocka_unit_test(grad_refuses),         cmocka_unit_test(reconstructs),
         cmocka_unit_test(reconstructs_by_seed), cmocka_unit_test(probes),
-        cmocka_unit_test(benches_steps),
+        cmocka_unit_test(benches_steps),        cmocka_unit_test(info_of_training),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
