@@ -81,6 +81,12 @@ static Val load_matrix(Emit *e, const EpilogueCode *p, const EpilogueColumn *c, 
     return vec_load(e, emit_at(e, matrix, at), c->piece);
 }
 
+static void store_matrix(Emit *e, const EpilogueCode *p, const EpilogueColumn *c, Val matrix,
+                         Val row, Val v) {
+    Val at = emit_iadd(e, emit_imul(e, row, p->columns), c->col);
+    vec_store(e, v, emit_at(e, matrix, at), c->piece);
+}
+
 static Val apply_word(Emit *e, const EpilogueCode *p, EpilogueColumn *c, int i, Val v, Val row) {
     Val y = NULL;
     switch (p->words[i]) {
@@ -100,6 +106,7 @@ static Val apply_word(Emit *e, const EpilogueCode *p, EpilogueColumn *c, int i, 
         c->vec[i] = c->vec[i] ? emit_fma(e, v, y, c->vec[i]) : emit_fmul(e, v, y);
         return v;
     case EPI_SIGN: return emit_sign(e, v);
+    case EPI_STORE: store_matrix(e, p, c, p->at[i], row, v); return v;
     case EPI_SCALE_ROWS:
         return emit_fmul(e, v, vec_broadcast(e, emit_at(e, p->at[i], row), c->piece.width));
     default: c->vec[i] = add_stat(e, p->words[i], c->vec[i], v); return v;

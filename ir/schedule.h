@@ -49,6 +49,7 @@ typedef enum {
     EPI_FMA_SCALE,
     EPI_STAT_DOT,
     EPI_SIGN,
+    EPI_STORE,
 } Epilogue;
 
 typedef struct {

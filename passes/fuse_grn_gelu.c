@@ -5,6 +5,7 @@
 //   linear(scale(h, s) + beta, W2, b2) = linear(scale(h, s), W2, W2 beta + b2)
 //                                   one group: the scale is a prologue of the linear
 //
+// A linear that somebody else reads, GELU's derivative say, is a result of the first group too.
 // The offset moves when beta, W2 and b2 are weight-only. A statistic joins the group when its
 // partial sums can be taken on the way (l2, l1, mean) and nothing read the value before.
 #include "group.h"
@@ -49,40 +50,57 @@ static bool fuse_linear(Rewrite *r, const Node *n) {
     return true;
 }
 
-static bool fuse_gelu(Rewrite *r, const Node *n) {
-    Value x = mapped(r, n, 0);
-    if (r->uses[n->args[0]] != 1 || !takes_epilogue(r->dst, x) ||
-        graph_def(r->dst, x)->nresults != 1 || !pass_may_rewrite(r->p))
-        return false;
-    Group b;
-    group_begin(&b, r->dst, graph_def(r->dst, x));
-    Value v = group_absorb(&b, x);
-    b.results.v[b.results.n - 1] = group_append(&b, n, &v, 1);
-    r->map[n->first] = group_end(&b);
-    return true;
-}
-
-static bool read_before(const Graph *g, Value v, int node) {
-    for (int i = g->values.v[v].node + 1; i < node; i++)
-        for (int k = 0; k < g->nodes.v[i].nargs; k++)
-            if (g->nodes.v[i].args[k] == v) return true;
+// Whether a node of dst reads a result of the one that gives x.
+static bool read_already(const Graph *dst, Value x) {
+    const Node *def = graph_def(dst, x);
+    for (int i = dst->values.v[x].node + 1; i < dst->nodes.n; i++)
+        for (int k = 0; k < dst->nodes.v[i].nargs; k++) {
+            Value v = dst->nodes.v[i].args[k];
+            if (v >= def->first && v < def->first + (Value)def->nresults) return true;
+        }
     return false;
 }
 
-static bool fuse_stat(Rewrite *r, const Node *n, int node) {
+// The node that gives x and n after it, as one group: results of before, then n's if new, which
+// else takes the place of x. Returns the first.
+static Value absorb(Rewrite *r, const Node *n, Value x, bool new) {
+    const Node def = *graph_def(r->dst, x);
+    Group b;
+    group_begin(&b, r->dst, &def);
+    Value v = group_absorb(&b, x), y = group_append(&b, n, &v, 1);
+    if (new)
+        vec_push(r->p->arena, &b.results, y);
+    else
+        b.results.v[r->dst->values.v[x].result] = y;
+    Value first = group_end(&b);
+    for (int i = 0; i < r->src->values.n; i++)
+        if (r->map[i] != NO_VALUE && r->map[i] >= def.first &&
+            r->map[i] < def.first + (Value)def.nresults)
+            r->map[i] += first - def.first;
+    return first;
+}
+
+// Where more than the GELU reads the linear (its derivative does) both are results.
+static bool fuse_gelu(Rewrite *r, const Node *n) {
     Value x = mapped(r, n, 0);
-    bool streams = node_int(n, A_aggregate) != attr_word_index(A_aggregate, "std", 3);
-    if (!streams || !takes_epilogue(r->dst, x) || graph_def(r->dst, x)->nresults != 1 ||
-        !type_has_batch(graph_type(r->dst, x)) || read_before(r->src, n->args[0], node) ||
+    bool alone = r->uses[n->args[0]] == 1;
+    if (!takes_epilogue(r->dst, x) || graph_def(r->dst, x)->nresults != 1 ||
+        (!alone && (!type_has_batch(graph_type(r->dst, x)) || read_already(r->dst, x))) ||
         !pass_may_rewrite(r->p))
         return false;
-    Group b;
-    group_begin(&b, r->dst, graph_def(r->dst, x));
-    Value v = group_absorb(&b, x);
-    vec_push(r->p->arena, &b.results, group_append(&b, n, &v, 1));
-    Value first = group_end(&b);
-    r->map[n->args[0]] = first;
-    r->map[n->first] = first + 1;
+    r->map[n->first] = absorb(r, n, x, !alone) + !alone;
+    return true;
+}
+
+static bool fuse_stat(Rewrite *r, const Node *n) {
+    Value x = mapped(r, n, 0);
+    bool streams = node_int(n, A_aggregate) != attr_word_index(A_aggregate, "std", 3);
+    int results = graph_def(r->dst, x)->nresults;
+    if (!streams || !takes_epilogue(r->dst, x) || results > 2 ||
+        !type_has_batch(graph_type(r->dst, x)) || read_already(r->dst, x) ||
+        !pass_may_rewrite(r->p))
+        return false;
+    r->map[n->first] = absorb(r, n, x, true) + (Value)results;
     return true;
 }
 
@@ -90,7 +108,7 @@ static bool fuse_node(Rewrite *r, int node) {
     const Node *n = &r->src->nodes.v[node];
     if (n->op == OP_LINEAR) return fuse_linear(r, n);
     if (n->op == OP_GELU) return fuse_gelu(r, n);
-    if (n->op == OP_GRN_STAT) return fuse_stat(r, n, node);
+    if (n->op == OP_GRN_STAT) return fuse_stat(r, n);
     return false;
 }
 

@@ -80,14 +80,23 @@ static bool walk_epilogue(FormWalk *w, const Node *n, int index, GroupForm *f) {
     return true;
 }
 
-// Results: the last of the chain once, statistics, nothing else.
+// v is on the way of a linear's chain: it can be stored there.
+static bool passes_by(const Graph *body, const GroupForm *f, Value v) {
+    int node = body->values.v[v].node;
+    if (body->nodes.v[f->anchor].op != OP_LINEAR) return false;
+    for (int i = 0; i < f->nepilogue; i++)
+        if (f->epilogue[i] == node) return true;
+    return node == f->anchor;
+}
+
+// Results: the last of the chain once, statistics, what the chain gave before, nothing else.
 static bool form_results(const Graph *body, const GroupForm *f) {
     int main = 0;
     for (int i = 0; i < body->outputs.n; i++) {
         Value v = body->outputs.v[i].value;
         if (v == f->result)
             main++;
-        else if (graph_def(body, v)->op != OP_GRN_STAT)
+        else if (graph_def(body, v)->op != OP_GRN_STAT && !passes_by(body, f, v))
             return false;
         for (int k = 0; k < i; k++)
             if (body->outputs.v[k].value == v) return false;

@@ -5,8 +5,8 @@
 //   anchor     linear | dwconv2d
 //   epilogue   gelu, scale, add, mul, grn_stat, in any order and number (the latter is a side
 //   result) tail       [normalize | layernorm]
-// All other operands are inputs of the body. Results are that of the last op and the statistics. A
-// body of any other form is legal: it is scheduled op by op.
+// All other operands are inputs of the body. Results are that of the last op, the statistics, and
+// after a linear what the ops before the last gave, each at most once. A body of any other form is legal: it is scheduled op by op.
 #ifndef CNX_PASSES_GROUP_H
 #define CNX_PASSES_GROUP_H
 #include "pass.h"

@@ -52,8 +52,18 @@ static void epilogue_stat(Sched *sc, const Node *n, const Node *op, int64_t bloc
     operand_blocks(o, st->partial, r.n * 4);
 }
 
+// What the body's op gave, where it is a result of the group besides the last.
+static void epilogue_store(Sched *sc, const Node *n, const GroupForm *f, const Node *op,
+                           SpecAttrs *s, Operands *o) {
+    Value result = op->first == f->result ? NO_VALUE : group_result(n, op->first);
+    if (result == NO_VALUE || op->op == OP_GRN_STAT) return;
+    spec_word(s, EPI_STORE);
+    operand_value(sc, o, result);
+}
+
 void epilogue_words(Sched *sc, const Node *n, const GroupForm *f, int64_t block, SpecAttrs *s,
                     Operands *o) {
+    epilogue_store(sc, n, f, body_node(n, f->anchor), s, o);
     for (int i = 0; i < f->nepilogue; i++) {
         const Node *op = body_node(n, f->epilogue[i]);
         Value other = op->nargs > 1 ? body_operand(n, op->args[1]) : NO_VALUE;
@@ -69,6 +79,7 @@ void epilogue_words(Sched *sc, const Node *n, const GroupForm *f, int64_t block,
         default: ice(op->loc, "%s in an epilogue", op_info[op->op].name);
         }
         if (op->nargs > 1) operand_value(sc, o, other);
+        epilogue_store(sc, n, f, op, s, o);
     }
 }
 

@@ -13,7 +13,7 @@ typedef struct {
 typedef struct {
     float *at[8];  // operand of each word
     float *mat[8]; // the first of two
-    double *stat[8];
+    double *stat[8], *stored[8];
 } Operands;
 
 // Operands of a program on [rows][n]; pushes them to ops.
@@ -37,6 +37,10 @@ static Operands program_operands(const Program *p, int64_t rows, int64_t n, void
             o.stat[i] = NEWN(arena, double, n);
             break;
         case EPI_SCALE_ROWS: o.at[i] = integers(rows, 3); break;
+        case EPI_STORE:
+            o.at[i] = floats_new(rows * n);
+            o.stored[i] = NEWN(arena, double, rows *n);
+            break;
         case EPI_BIAS:
         case EPI_SCALE: o.at[i] = integers(n, 3); break;
         default: o.at[i] = floats_new(n); o.stat[i] = NEWN(arena, double, n);
@@ -75,6 +79,7 @@ static double program_apply(const Program *p, const Operands *o, double v, int64
         case EPI_ADD: v += at[r * n + c]; break;
         case EPI_MUL: v *= at[r * n + c]; break;
         case EPI_SCALE_ROWS: v *= at[r]; break;
+        case EPI_STORE: o->stored[i][r * n + c] = v; break;
         case EPI_STAT_L2: o->stat[i][c] += v * v; break;
         case EPI_STAT_L1: o->stat[i][c] += fabs(v); break;
         case EPI_STAT_MEAN: o->stat[i][c] += v; break;
@@ -96,6 +101,9 @@ static void program_check(const char *what, const Program *p, const Operands *o,
             want[r * n + c] = program_apply(p, o, want[r * n + c], r, c, n);
     block_check(what, got, want, rows, n, r0, r1, c0, c1, p->tol);
     for (int i = 0; i < p->n; i++)
+        if (o->stored[i])
+            block_check(what, o->at[i], o->stored[i], rows, n, r0, r1, c0, c1, p->tol);
+    for (int i = 0; i < p->n; i++)
         if (o->stat[i])
             block_check(what, o->at[i], o->stat[i], 1, n, 0, 1, c0, c1, fmax(2e-6, p->tol));
 }
@@ -111,6 +119,7 @@ static const Program programs[] = {
     {{EPI_STAT_DOT, EPI_SCALE, EPI_FMA_SCALE, EPI_STAT_DOT}, 4, 0},
     {{EPI_SCALE, EPI_FMA_SCALE, EPI_GELU_DX, EPI_STAT_MEAN}, 4, 1e-4},
     {{EPI_GELU_TANH_DX, EPI_ADD}, 2, 2e-5},
+    {{EPI_BIAS, EPI_STORE, EPI_SCALE, EPI_STORE, EPI_STAT_MEAN}, 5, 0},
 };
 enum { NPROGRAMS = sizeof programs / sizeof programs[0] };
 
