@@ -355,16 +355,13 @@ void emit_dwconv_packed_dw(Emit *e, const KernelSpec *spec, const char *symbol) 
     d.to = emit_stack(e, e->i32, p->nv * d.block);
     d.from = emit_stack(e, e->i32, p->nv * d.block);
     d.count = emit_stack(e, e->i32, p->nv);
-    // Sums, the positions of dy and one of x.
-    int one = p->s == 1 ? 1 : MAX_SUMS, spare = p->s == 1 ? 2 : MAX_SUB + 1;
-    int vectors = (e->target->registers - spare) / one;
     zero_taps(e, p);
     Loop l;
     Val j1 = emit_idiv(e, k.r1, p->area);
     d.b0 = loop_begin(e, &l, emit_idiv(e, k.r0, p->area), j1, d.block, NULL, 0);
     d.b1 = emit_imin(e, emit_iadd(e, d.b0, emit_i64(e, d.block)), j1);
     list_pairs(e, &d);
-    channel_groups(e, p->n, vectors, dw_group, &d);
+    channel_groups(e, p->n, (int)spec_int(spec, A_tile), dw_group, &d);
     loop_end(e, &l);
     emit_return(e);
 }

@@ -106,7 +106,7 @@ typedef struct {
 GemmTile gemm_tile(const Target *t, int64_t rows, int64_t n, int64_t k);
 int64_t dwconv_tile(const Target *t, int64_t width, int64_t kw);
 // Vectors of channels a packed depthwise kernel takes at once for sub-blocks of this side.
-int64_t packed_vectors(const Target *t, int64_t side);
+int64_t packed_vectors(const Target *t, int64_t side, bool dw);
 // Rows of a block of at most about `bytes` of cache, a multiple of `quantum`, preferring multiples
 // of mr and an even number of at least eight blocks.
 int64_t row_block(int64_t rows, int64_t quantum, int64_t mr, int64_t row_bytes, int64_t bytes);

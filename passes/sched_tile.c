@@ -55,8 +55,10 @@ int64_t dwconv_tile(const Target *t, int64_t width, int64_t kw) {
     return (width + tiles - 1) / tiles;
 }
 
-int64_t packed_vectors(const Target *t, int64_t side) {
-    if (side == 1) return 8;
+int64_t packed_vectors(const Target *t, int64_t side, bool dw) {
+    if (side == 1) return t->registers >= 32 ? 8 : 4;
+    // Ten sums each; narrow vectors of two columns may be loaded as pairs, which takes registers.
+    if (dw) return t->registers >= 32 && t->vector_bits >= 512 ? 2 : 1;
     return t->registers >= 32 ? 4 : 2;
 }
 

@@ -157,7 +157,7 @@ static void schedule_packed(Sched *sc, const Node *n) {
     spec_set(&s, A_n, r.n);
     spec_set_pair(sc, &s, A_kernel, w.d[2].c, w.d[3].c);
     spec_set(&s, A_block, side);
-    spec_set(&s, A_tile, packed_vectors(sc->t, side));
+    spec_set(&s, A_tile, packed_vectors(sc->t, side, false));
     if (n->op == OP_DWCONV2D_PACKED_DX) spec_set(&s, A_turned, 1);
     if (n->nargs > 3) {
         spec_word(&s, EPI_BIAS);
@@ -182,6 +182,7 @@ static void schedule_packed_dw(Sched *sc, const Node *n) {
     spec_set_pair(sc, &s, A_kernel, w.d[2].c, w.d[3].c);
     spec_set(&s, A_block, side);
     spec_set(&s, A_mr, PACKED_BLOCK);
+    spec_set(&s, A_tile, packed_vectors(sc->t, side, true));
     Step *st = step_new(sc, n, r.batch ? OVER_IMAGE : OVER_ONCE, r.rows, r.rows, r.n, r.n);
     call_new(sc, st, K_DWCONV_PACKED_DW, &s, &o, n, node_macs(sc->g, n));
     sum_taps(sc, n, partial, taps, r.n, r.batch);

@@ -217,7 +217,8 @@ static bool case_packed(Bench *b, Case *c, const char *line) {
     add_int(&c->spec, A_n, ch);
     add_attr(&c->spec, attr_ints2(b->arena, A_kernel, 7, 7));
     add_int(&c->spec, A_block, block >= 2 ? 2 : 1);
-    add_int(&c->spec, dw ? A_mr : A_tile, tile);
+    add_int(&c->spec, A_tile, tile);
+    if (dw) add_int(&c->spec, A_mr, 32);
     if (strcmp(what, "dx") == 0) add_int(&c->spec, A_turned, 1);
     c->rows = rows;
     c->cols = ch;
@@ -318,7 +319,7 @@ static void bench_packed(Bench *b) {
             for (int k = 0; k < 3; k++) {
                 int side = 56 >> stage, block = 8 >> stage, c = channels[net] << stage;
                 int tile = k == 2 ? (side == 56 ? 4 : side) : side < 14 ? side : wide ? 14 : 7;
-                int vectors = k == 2 ? 32 : block == 1 ? 8 : wide ? 4 : 2;
+                int vectors = block == 1 ? wide ? 8 : 4 : k == 2 ? 1 + wide : wide ? 4 : 2;
                 char *dense =
                     arena_printf(b->arena, "map %s %d %d %d %d", what[k], side, side, c, tile);
                 char *packed =

@@ -341,6 +341,64 @@ static void test_patchify_rows(void **unused) {
         }
 }
 
+// ---- registers ---------------------------------------------------------------------------------
+// Kernels a network of 224 pixels needs, on every target with fused multiply-add that LLVM
+// generates code for: none spills.
+typedef struct {
+    KernelKind kind;
+    int h, c, mr, tile, block;
+    bool turned;
+} SpillCase;
+
+static void spill_check(Arena *a, const Target *t, const SpillCase *s) {
+    bool dense = s->kind == K_DWCONV || s->kind == K_DWCONV_DW;
+    Attr attrs[12];
+    int n = 0;
+    if (!dense) attrs[n++] = attr_int(A_n, s->c);
+    if (dense) attrs[n++] = attr_int(A_h, s->h);
+    if (dense) attrs[n++] = attr_int(A_w, s->h);
+    if (dense) attrs[n++] = attr_int(A_c, s->c);
+    if (dense) attrs[n++] = attr_ints2(a, A_pad, 3, 3);
+    if (!dense) attrs[n++] = attr_int(A_block, s->block);
+    attrs[n++] = attr_ints2(a, A_kernel, 7, 7);
+    if (s->mr) attrs[n++] = attr_int(A_mr, s->mr);
+    if (s->tile) attrs[n++] = attr_int(A_tile, s->tile);
+    if (s->turned) attrs[n++] = attr_int(A_turned, 1);
+    KernelSpec spec = {s->kind, attrs, n};
+    const char *why = "", *text = codegen_kernel_asm(a, t, &spec, &why);
+    if (!text) return; // an LLVM without that target
+    int spills = codegen_spills(text, "");
+    if (spills) fail_msg("%s %s: %d spills and reloads", t->name, spec_print(a, &spec), spills);
+}
+
+static void test_spills(void **unused) {
+    (void)unused;
+    for (int i = 0; i < target_count; i++) {
+        const Target *t = &target_table[i];
+        if (!t->fma) continue; // a product takes a register
+        bool many = t->registers >= 32;
+        int tile = many ? 14 : 7, vectors = many ? 4 : 2, single = many ? 8 : 4;
+        int pair = many && t->vector_bits == 512 ? 2 : 1;
+        const SpillCase cases[] = {
+            {K_DWCONV, 56, 96, 0, tile, 0, true},
+            {K_DWCONV_DW, 56, 40, 4, 0, 0, false},
+            {K_DWCONV_DW, 14, 160, 14, 0, 0, false},
+            {K_DWCONV_DW, 7, 768, 7, 0, 0, false},
+            {K_DWCONV_PACKED, 0, 40, 0, vectors, 2, false},
+            {K_DWCONV_PACKED, 0, 192, 0, vectors, 2, true},
+            {K_DWCONV_PACKED, 0, 320, 0, single, 1, true},
+            {K_DWCONV_PACKED_DW, 0, 40, 32, pair, 2, false},
+            {K_DWCONV_PACKED_DW, 0, 192, 32, pair, 2, false},
+            {K_DWCONV_PACKED_DW, 0, 320, 32, single, 1, false},
+        };
+        for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+            Arena *a = arena_new();
+            spill_check(a, t, &cases[k]);
+            arena_free(a);
+        }
+    }
+}
+
 // ---- set-up ------------------------------------------------------------------------------------
 static Arena *target_arena;
 
@@ -364,10 +422,9 @@ static int teardown(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dense),
-        cmocka_unit_test(test_packed),
-        cmocka_unit_test(test_packed_is_dense),
-        cmocka_unit_test(test_patchify_rows),
+        cmocka_unit_test(test_dense),           cmocka_unit_test(test_packed),
+        cmocka_unit_test(test_packed_is_dense), cmocka_unit_test(test_patchify_rows),
+        cmocka_unit_test(test_spills),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
