@@ -150,6 +150,19 @@ bool op_has_kernel(Op op);
 void schedule_grad(Sched *sc, const Node *n);
 // The buffer of dG/G and its kin, the factor of each channel in grn_stat_dx n, made here.
 int grn_stat_factor(Sched *sc, const Node *n);
+// out = sum over the blocks of partial sums of each image
+void sum_image_partials(Sched *sc, const Node *n, int partial, int64_t blocks);
+// Sums of value v, result of node n, that the kernel which makes v computes in its epilogue: words
+// and operands are appended, the steps that finish the sums follow that kernel's.
+typedef struct {
+    Rows r;
+    int64_t blocks;
+    const Node *node[2], *stat;
+    int partial[2], n;
+} Riders;
+Riders riders_begin(Sched *sc, const Node *n, Value v, Rows r, int64_t block, SpecAttrs *s,
+                    Operands *o);
+void riders_end(Sched *sc, const Riders *k);
 // True when n is scheduled as an elementwise chain or is left to the end of one (schedule_chain.c).
 bool schedule_chain(Sched *sc, const Node *n);
 // True when the product n is left to the image_sum that reads it.

@@ -1,11 +1,12 @@
 // Chains of elementwise ops as one step: what is read once, by an elementwise op, is a word of that
-// op's program and never written. A sum over rows of the result comes along as partial sums.
+// op's program and never written. Sums of the result (sum_rows, grn_stat, a product's image_sum)
+// ride along as partial sums, here and in the epilogues of linears.
 //
 //   gelu_dx(add(scale(dz, s), grn_stat_dx(dG, h, G)), p), sum_rows of it
 //     -> eltwise [scale s, fma_scale h dG/G, gelu_dx p, stat_mean]
 #include "sched.h"
 
-enum { MAX_CHAIN = 8 }; // links of one: words and the sum fit an epilogue
+enum { MAX_CHAIN = 6 }; // links of one: words, operands and sums fit an epilogue
 
 // How the result of a link reaches its reader: through memory, as the value under construction, or
 // as a product with a vector that is added.
@@ -112,43 +113,98 @@ static Value add_links(Sched *sc, Chain *c, const Node *n) {
     return start;
 }
 
-// ---- the step ----------------------------------------------------------------------------------
-static const Node *sum_of(const Sched *sc, const Node *n) {
+// ---- sums that ride along ----------------------------------------------------------------------
+// The first node after n that is op of v.
+static const Node *reader_of(const Sched *sc, const Node *n, Value v, Op op) {
     for (const Node *u = n + 1; u < sc->g->nodes.v + sc->g->nodes.n; u++)
-        if (u->op == OP_SUM_ROWS && u->args[0] == n->first) return u;
+        if (u->op == op && u->args[0] == v) return u;
     return NULL;
 }
 
-static void schedule_links(Sched *sc, const Node *n, const Node *sum) {
+// A product of v with what is there before n, summed over the positions of an image.
+static const Node *product_of(const Sched *sc, const Node *n, Value v, Value *other) {
+    for (const Node *u = n + 1; u < sc->g->nodes.v + sc->g->nodes.n; u++) {
+        if (u->op != OP_MUL || (u->args[0] != v && u->args[1] != v) || !mul_defers(sc, u)) continue;
+        *other = u->args[u->args[0] == v];
+        const Node *def = graph_def(sc->g, *other);
+        if (def < n && role(sc, def) == IN_MEMORY && sc->deferred[*other] < 0) return u;
+    }
+    return NULL;
+}
+
+static void ride(Sched *sc, Riders *k, const Node *u, Epilogue word, SpecAttrs *s, Operands *o) {
+    int i = k->n++;
+    k->node[i] = u;
+    k->partial[i] = partials_new(sc, u, k->blocks, k->r.n, k->r.batch);
+    spec_word(s, word);
+    operand_blocks(o, k->partial[i], k->r.n * 4);
+}
+
+Riders riders_begin(Sched *sc, const Node *n, Value v, Rows r, int64_t block, SpecAttrs *s,
+                    Operands *o) {
+    Riders k = {.r = r, .blocks = (r.rows + block - 1) / block};
+    Value other = NO_VALUE;
+    if (!sc->p->fuse_steps || s->nepilogue + 3 > MAX_GROUP) return k;
+    const Node *sum = reader_of(sc, n, v, OP_SUM_ROWS), *product = product_of(sc, n, v, &other);
+    const Node *stat = reader_of(sc, n, v, OP_GRN_STAT);
+    if (sum) ride(sc, &k, sum, EPI_STAT_MEAN, s, o);
+    if (stat && node_int(stat, A_aggregate) != attr_word_index(A_aggregate, "std", 3)) {
+        const Stat *st = stat_new(sc, stat, stat, stat->first, r, block);
+        spec_word(s, (Epilogue)(EPI_STAT_L2 + node_int(stat, A_aggregate)));
+        operand_blocks(o, st->partial, r.n * 4);
+        k.stat = stat;
+    }
+    if (!product || !r.batch) return k;
+    operand_value(sc, o, other);
+    ride(sc, &k, reader_of(sc, product, product->first, OP_IMAGE_SUM), EPI_STAT_DOT, s, o);
+    vec_push(sc->a, &sc->done, product->first);
+    return k;
+}
+
+void riders_end(Sched *sc, const Riders *k) {
+    if (k->stat) {
+        materialise_stat(sc, k->stat, k->stat->first);
+        vec_push(sc->a, &sc->done, k->stat->first);
+    }
+    for (int i = 0; i < k->n; i++) {
+        const Node *u = k->node[i];
+        vec_push(sc->a, &sc->done, u->first);
+        if (u->op == OP_SUM_ROWS)
+            reduce_partials(sc, u, k->partial[i], k->blocks, k->r.n, k->r.batch, u->first);
+        else
+            sum_image_partials(sc, u, k->partial[i], k->blocks);
+    }
+}
+
+// ---- the step ----------------------------------------------------------------------------------
+static void schedule_links(Sched *sc, const Node *n) {
     Rows r = rows_of(graph_type(sc->g, n->first));
     Chain c = {0};
     Value start = add_links(sc, &c, n);
     int64_t block = row_block(r.rows, 1, 1, r.n * 4 * (c.rest.n + 2), sc->t->l2 / 2);
-    int64_t blocks = (r.rows + block - 1) / block;
-    int partial = sum ? partials_new(sc, sum, blocks, r.n, r.batch) : -1;
     operand_value(sc, &c.first, start);
     operand_value(sc, &c.first, n->first);
     for (int i = 0; i < c.rest.n; i++) c.first.v[c.first.n++] = c.rest.v[i];
-    if (sum) {
-        spec_word(&c.attrs, EPI_STAT_MEAN);
-        operand_blocks(&c.first, partial, r.n * 4);
-    }
+    Riders riders = riders_begin(sc, n, n->first, r, block, &c.attrs, &c.first);
     spec_set(&c.attrs, A_n, r.n);
     Step *st = step_new(sc, n, r.batch ? OVER_IMAGE : OVER_ONCE, r.rows, block, r.n, r.n);
     call_new(sc, st, K_ELTWISE, &c.attrs, &c.first, n, 0);
-    if (!sum) return;
-    reduce_partials(sc, sum, partial, blocks, r.n, r.batch, sum->first);
-    vec_push(sc->a, &sc->done, sum->first);
+    riders_end(sc, &riders);
+}
+
+static bool has_riders(const Sched *sc, const Node *n) {
+    Value other;
+    return reader_of(sc, n, n->first, OP_SUM_ROWS) || reader_of(sc, n, n->first, OP_GRN_STAT) ||
+           product_of(sc, n, n->first, &other);
 }
 
 bool schedule_chain(Sched *sc, const Node *n) {
     if (!sc->p->fuse_steps || !is_link(sc, n)) return false;
     if (n->op == OP_MUL && mul_defers(sc, n)) return false;
     if (role(sc, n) != IN_MEMORY) return true; // of a chain to come
-    const Node *sum = sum_of(sc, n);
     bool alone = chain_length(sc, n) == 1 &&
                  !(n->op == OP_ADD && role(sc, graph_def(sc->g, n->args[1])) == AS_PRODUCT);
-    if (alone && !sum) return false;
-    schedule_links(sc, n, sum);
+    if (alone && !has_riders(sc, n)) return false;
+    schedule_links(sc, n);
     return true;
 }

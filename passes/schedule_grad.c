@@ -123,6 +123,16 @@ static void op_image_sum(Sched *sc, const Node *n) {
     call_new(sc, st, product ? K_DOT : K_SUM, &s, &o, n, 0);
 }
 
+void sum_image_partials(Sched *sc, const Node *n, int partial, int64_t blocks) {
+    Rows r = rows_of(graph_type(sc->g, n->first));
+    Operands o = {0};
+    SpecAttrs s = {0};
+    operand_add(&o, partial);
+    operand_value(sc, &o, n->first);
+    spec_set(&s, A_n, r.n);
+    call_new(sc, step_new(sc, n, OVER_IMAGE, blocks, blocks, r.n, r.n), K_SUM, &s, &o, n, 0);
+}
+
 static void op_expand(Sched *sc, const Node *n) {
     Rows r = rows_of(graph_type(sc->g, n->first));
     Operands o = {0};

@@ -324,7 +324,7 @@ static void prologue_call(Sched *sc, Step *st, const Lin *l, Operand out) {
     call_new(sc, st, K_GATHER, &s, &o, l->n, 0);
 }
 
-static void gemm_call(Sched *sc, Step *st, const Lin *l, Operand a, Operand out) {
+static Riders gemm_call(Sched *sc, Step *st, const Lin *l, Operand a, Operand out) {
     Operands o = {0};
     SpecAttrs s = {0};
     o.v[o.n++] = a;
@@ -341,7 +341,11 @@ static void gemm_call(Sched *sc, Step *st, const Lin *l, Operand a, Operand out)
         operand_value(sc, &o, body_operand(l->n, l->anchor->args[2]));
     }
     epilogue_words(sc, l->n, &l->f, st->row_block, &s, &o);
+    Riders riders = {0};
+    if (l->f.tail < 0 && l->over != OVER_FLAT)
+        riders = riders_begin(sc, l->n, l->result, l->r, st->row_block, &s, &o);
     call_new(sc, st, K_GEMM, &s, &o, l->n, node_macs(l->n->body, l->anchor));
+    return riders;
 }
 
 // Rows of A as scratch of one row block.
@@ -363,7 +367,8 @@ static void schedule_columns(Sched *sc, Lin *l) {
     }
     int64_t rows = l->over == OVER_FLAT ? 8 * l->tile.mr : l->r.rows;
     Step *st = step_new(sc, l->n, l->over, l->r.rows, rows, l->r.n, col_block(l->r.n, l->tile.nr));
-    gemm_call(sc, st, l, a, (Operand){.buffer = buffer_of(sc, l->result)});
+    Riders riders = gemm_call(sc, st, l, a, (Operand){.buffer = buffer_of(sc, l->result)});
+    riders_end(sc, &riders);
 }
 
 // A step whose unit is a block of rows of A: made in scratch by `dw` or by the prologue, or there.
@@ -383,8 +388,9 @@ static void schedule_rows(Sched *sc, Lin *l, const Dw *dw) {
         a.buffer = buffer_of(sc, l->x);
     }
     Operand out = {.buffer = buffer_of(sc, l->result)};
-    gemm_call(sc, st, l, a, out);
+    Riders riders = gemm_call(sc, st, l, a, out);
     if (l->f.tail >= 0) norm_call(sc, st, l->n, body_node(l->n, l->f.tail), l->r.n, &out);
+    riders_end(sc, &riders);
 }
 
 void schedule_linear(Sched *sc, const Node *n) {

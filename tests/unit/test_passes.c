@@ -15,7 +15,7 @@
 const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void) { return "leak:libLLVM\n"; }
 
-enum { BATCH = 3, MAX_PORTS = 8 };
+enum { BATCH = 3, MAX_PORTS = 12 };
 
 // ---- programs ----------------------------------------------------------------------------------
 static const struct {
