@@ -104,6 +104,11 @@ typedef struct {
     int64_t mr, nr, ku, order; // order: 0 m, 1 n
 } GemmTile;
 GemmTile gemm_tile(const Target *t, int64_t rows, int64_t n, int64_t k);
+// Rows and columns of the result a micro-kernel of gemm_dw computes at once.
+typedef struct {
+    int64_t mr, nr;
+} DwTile;
+DwTile gemm_dw_tile(const Target *t, int64_t n, int64_t k);
 int64_t dwconv_tile(const Target *t, int64_t width, int64_t kw);
 // Vectors of channels a packed depthwise kernel takes at once for sub-blocks of this side.
 int64_t packed_vectors(const Target *t, int64_t side, bool dw);

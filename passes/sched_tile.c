@@ -46,6 +46,14 @@ GemmTile gemm_tile(const Target *t, int64_t rows, int64_t n, int64_t k) {
     return best;
 }
 
+DwTile gemm_dw_tile(const Target *t, int64_t n, int64_t k) {
+    int64_t lanes = target_lanes(t), vectors = 2;
+    DwTile tile = {.mr = t->registers >= 32 ? 8 : 4, .nr = vectors * lanes};
+    if (k % tile.nr && k % (3 * lanes / 2) == 0) tile.nr = 3 * lanes / 2;
+    if (tile.mr > n) tile.mr = n;
+    return tile;
+}
+
 int64_t dwconv_tile(const Target *t, int64_t width, int64_t kw) {
     int64_t most = t->registers - kw - 2;
     if (most > 14) most = 14;

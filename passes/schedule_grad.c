@@ -34,6 +34,47 @@ static Step *blocks_step(Sched *sc, const Node *n, Rows r, int64_t block) {
     return step_new(sc, n, r.batch ? OVER_IMAGE : OVER_ONCE, r.rows, block, r.n, r.n);
 }
 
+// ---- gradient of a weight ----------------------------------------------------------------------
+enum { DEPTH = 256, SMALL_BYTES = 160 * 1024 };
+
+static void gemm_dw(Sched *sc, const Node *n, Step *st, Rows y, Rows x, int64_t cols,
+                    const Operand *out, SpecAttrs *s) {
+    DwTile t = gemm_dw_tile(sc->t, y.n, x.n);
+    int64_t packed = (cols + t.mr - 1) / t.mr * t.mr;
+    Operands o = {0};
+    operand_value(sc, &o, n->args[0]);
+    operand_value(sc, &o, n->args[1]);
+    operand_add(&o, scratch_new(sc, "dw.tiles", DEPTH, packed + t.nr));
+    o.v[o.n++] = *out;
+    spec_set(s, A_m, DEPTH);
+    spec_set(s, A_n, y.n);
+    spec_set(s, A_k, x.n);
+    spec_set(s, A_mr, t.mr);
+    spec_set(s, A_nr, t.nr);
+    call_new(sc, st, K_GEMM_DW, s, &o, n, node_macs(sc->g, n));
+}
+
+// Small matrices over many rows: each row block of an image its own, then their sum. Others: a unit
+// walks all rows of the batch for its columns of dy.
+static void op_linear_dw(Sched *sc, const Node *n) {
+    Rows y = rows_of(graph_type(sc->g, n->args[0])), x = rows_of(graph_type(sc->g, n->args[1]));
+    SpecAttrs s = {0};
+    if (y.batch && y.rows > DEPTH && y.n * x.n * 4 <= SMALL_BYTES) {
+        int64_t block = row_block(y.rows, DEPTH, DEPTH, 1, 2048);
+        int64_t blocks = (y.rows + block - 1) / block;
+        int partial = partials_new(sc, n, blocks, y.n * x.n, true);
+        Operand out = {.buffer = partial, .block_bytes = y.n * x.n * 4};
+        Step *st = step_new(sc, n, OVER_IMAGE, y.rows, block, y.n, y.n);
+        gemm_dw(sc, n, st, y, x, y.n, &out, &s);
+        reduce_partials(sc, n, partial, blocks, y.n * x.n, true, n->first);
+        return;
+    }
+    int64_t mr = gemm_dw_tile(sc->t, y.n, x.n).mr, cols = col_block(y.n, mr);
+    Operand out = {.buffer = reduce_out(sc, n->first, &s)};
+    Step *st = step_new(sc, n, y.batch ? OVER_FLAT : OVER_ONCE, y.rows, ALL_ROWS, y.n, cols);
+    gemm_dw(sc, n, st, y, x, cols, &out, &s);
+}
+
 // ---- layer normalisation -----------------------------------------------------------------------
 static int64_t norm_block(const Sched *sc, Rows r) {
     return row_block(r.rows, 1, 1, r.n * 12, sc->t->l2 / 2);
@@ -306,7 +347,6 @@ static void op_masked_mse(Sched *sc, const Node *n, KernelKind kind) {
 // ---- the table ---------------------------------------------------------------------------------
 bool op_has_kernel(Op op) {
     switch (op) {
-    case OP_LINEAR_DW:
     case OP_ADAMW:
     case OP_EMA: return false;
     default: return true;
@@ -316,6 +356,7 @@ bool op_has_kernel(Op op) {
 void schedule_grad(Sched *sc, const Node *n) {
     switch (n->op) {
     case OP_IMAGE_SUM: op_image_sum(sc, n); break;
+    case OP_LINEAR_DW: op_linear_dw(sc, n); break;
     case OP_EXPAND: op_expand(sc, n); break;
     case OP_UNPATCHIFY: op_unpatchify(sc, n); break;
     case OP_MASK: op_mask(sc, n); break;

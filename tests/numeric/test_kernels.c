@@ -187,6 +187,55 @@ static void test_gemm(void **unused) {
     }
 }
 
+// ---- gradient of a weight ----------------------------------------------------------------------
+typedef struct {
+    int64_t rows, n, k, mr, nr, m, r0, r1, c0, c1;
+    bool accumulate;
+} DwCase;
+
+static void gemm_dw_check(const Target *t, const DwCase *g) {
+    Spec s = spec_new(K_GEMM_DW);
+    set_int(&s, A_n, g->n);
+    set_int(&s, A_k, g->k);
+    set_int(&s, A_m, g->m);
+    set_int(&s, A_mr, g->mr);
+    set_int(&s, A_nr, g->nr);
+    if (g->accumulate) set_int(&s, A_accumulate, 1);
+    float *dy = integers(g->rows * g->n, 4), *x = integers(g->rows * g->k, 4);
+    float *out = integers(g->n * g->k, 4);
+    float *work = floats_new(g->m * ((g->c1 - g->c0 + g->mr - 1) / g->mr * g->mr + g->nr));
+    double *want = NEWN(arena, double, g->n * g->k);
+    for (int64_t i = 0; i < g->n * g->k; i++) want[i] = g->accumulate ? out[i] : 0;
+    for (int64_t r = g->r0; r < g->r1; r++)
+        for (int64_t i = 0; i < g->n * g->k; i++)
+            want[i] += (double)dy[r * g->n + i / g->k] * x[r * g->k + i % g->k];
+    compile(t, &s)((void *[]){dy, x, work, out}, g->r0, g->r1, g->c0, g->c1);
+    const char *what = arena_printf(arena, "%s rows %d..%d columns %d..%d", spec_text(t, &s),
+                                    (int)g->r0, (int)g->r1, (int)g->c0, (int)g->c1);
+    for (int64_t i = g->c0 * g->k; i < g->c1 * g->k; i++)
+        if ((double)out[i] != want[i])
+            fail_msg("%s: [%d,%d] is %g, not %g", what, (int)(i / g->k), (int)(i % g->k), out[i],
+                     want[i]);
+}
+
+static void test_gemm_dw(void **unused) {
+    (void)unused;
+    for (int i = 0; i < ntargets; i++) {
+        const Target *t = targets[i];
+        int64_t mr = t->registers >= 32 ? 8 : 4, nr = 2 * target_lanes(t);
+        DwCase cases[] = {
+            {37, 2 * mr, 2 * nr, mr, nr, 16, 0, 37, 0, 2 * mr, true},
+            {19, 3 * mr + 1, nr + 3, mr, nr, 8, 0, 19, 0, 3 * mr + 1, false},
+            {23, 3 * mr + 3, 3 * nr - 1, mr, nr, 5, 3, 21, mr, 3 * mr + 3, true},
+            {9, 4 * mr, nr / 2, mr, nr, 64, 0, 9, mr, 3 * mr, false},
+            {5, 3, 5, 3, nr, 4, 0, 5, 0, 3, true},
+            {1, 10, 40, mr, 3 * nr / 4, 256, 0, 1, 0, 10, true},
+            {4, mr, nr, mr, nr, 4, 2, 2, 0, mr, false},
+        };
+        for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) gemm_dw_check(t, &cases[c]);
+    }
+}
+
 // ---- dwconv ------------------------------------------------------------------------------------
 typedef struct {
     int64_t h, w, c, kh, kw, sh, sw, ph, pw, tile, program;
@@ -730,14 +779,23 @@ static void test_spills_are_counted(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows),         cmocka_unit_test(test_pack),
-        cmocka_unit_test(test_permute),      cmocka_unit_test(test_matvec),
-        cmocka_unit_test(test_eltwise),      cmocka_unit_test(test_gelu),
-        cmocka_unit_test(test_gelu_special), cmocka_unit_test(test_stat),
-        cmocka_unit_test(test_grn_scale),    cmocka_unit_test(test_pool),
-        cmocka_unit_test(test_norm),         cmocka_unit_test(test_gather),
-        cmocka_unit_test(test_gemm),         cmocka_unit_test(test_dwconv),
-        cmocka_unit_test(test_spills),       cmocka_unit_test(test_spills_are_counted),
+        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_pack),
+        cmocka_unit_test(test_permute),
+        cmocka_unit_test(test_matvec),
+        cmocka_unit_test(test_eltwise),
+        cmocka_unit_test(test_gelu),
+        cmocka_unit_test(test_gelu_special),
+        cmocka_unit_test(test_stat),
+        cmocka_unit_test(test_grn_scale),
+        cmocka_unit_test(test_pool),
+        cmocka_unit_test(test_norm),
+        cmocka_unit_test(test_gather),
+        cmocka_unit_test(test_gemm),
+        cmocka_unit_test(test_gemm_dw),
+        cmocka_unit_test(test_dwconv),
+        cmocka_unit_test(test_spills),
+        cmocka_unit_test(test_spills_are_counted),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
