@@ -140,25 +140,40 @@ typedef struct {
     Grad g;
     int rows;      // of the kernel at once
     int64_t block; // output rows
+    Val r0, r1;    // those of the block
 } GradWindow;
+
+static void zero_taps(Emit *e, void *ctx, Val col, Piece piece, Val *carry) {
+    (void)carry;
+    const Grad *g = ctx;
+    Loop taps;
+    Val tap = loop_begin(e, &taps, emit_i64(e, 0), emit_i64(e, g->kh * g->kw), 1, NULL, 0);
+    vec_store(e, vec_const(e, piece.width, 0),
+              emit_at(e, g->out, emit_iadd(e, emit_imul(e, tap, g->c), col)), piece);
+    loop_end(e, &taps);
+}
 
 static void window_column(Emit *e, void *ctx, Val col, Piece piece, Val *carry) {
     (void)carry;
     const GradWindow *d = ctx;
     const Grad *g = &d->g;
-    Loop taps, blocks, groups;
-    Val tap = loop_begin(e, &taps, emit_i64(e, 0), emit_i64(e, g->kh * g->kw), 1, NULL, 0);
-    vec_store(e, vec_const(e, piece.width, 0),
-              emit_at(e, g->out, emit_iadd(e, emit_imul(e, tap, g->c), col)), piece);
-    loop_end(e, &taps);
-    Val r0 = loop_begin(e, &blocks, emit_i64(e, 0), emit_i64(e, g->ho), d->block, NULL, 0);
-    Val r1 = emit_imin(e, emit_iadd(e, r0, emit_i64(e, d->block)), emit_i64(e, g->ho));
+    Loop groups;
     int64_t whole = g->kh / d->rows * d->rows;
     Val ky = loop_begin(e, &groups, emit_i64(e, 0), emit_i64(e, whole), d->rows, NULL, 0);
-    grad_group(e, g, piece, col, ky, d->rows, r0, r1);
+    grad_group(e, g, piece, col, ky, d->rows, d->r0, d->r1);
     loop_end(e, &groups);
     if (whole < g->kh)
-        grad_group(e, g, piece, col, emit_i64(e, whole), (int)(g->kh - whole), r0, r1);
+        grad_group(e, g, piece, col, emit_i64(e, whole), (int)(g->kh - whole), d->r0, d->r1);
+}
+
+// Block by block, so that all channels of a pixel are read while near.
+static void window_blocks(Emit *e, GradWindow *d, Val c0, Val c1) {
+    Loop blocks;
+    Val rows = emit_i64(e, d->g.ho);
+    emit_columns(e, d->g.c, c0, c1, 1, zero_taps, &d->g, NULL, 0);
+    d->r0 = loop_begin(e, &blocks, emit_i64(e, 0), rows, d->block, NULL, 0);
+    d->r1 = emit_imin(e, emit_iadd(e, d->r0, emit_i64(e, d->block)), rows);
+    emit_columns(e, d->g.c, c0, c1, 1, window_column, d, NULL, 0);
     loop_end(e, &blocks);
 }
 
@@ -214,7 +229,7 @@ void emit_dwconv_dw(Emit *e, const KernelSpec *spec, const char *symbol) {
     if (g->sh != 1 || g->sw != 1 || g->kw > MAX_WINDOW || !d.rows)
         emit_columns(e, g->c, k.c0, k.c1, 1, plain_column, g, NULL, 0);
     else
-        emit_columns(e, g->c, k.c0, k.c1, 1, window_column, &d, NULL, 0);
+        window_blocks(e, &d, k.c0, k.c1);
     emit_return(e);
 }
 

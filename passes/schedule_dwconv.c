@@ -5,7 +5,7 @@
 // channels, so the thread count does not show.
 #include "sched.h"
 
-enum { FEW_TAP_ROWS = 4 }; // output rows at once where a map is too large for that
+enum { FEW_TAP_ROWS = 8 }; // output rows at once where a map is too large for that
 
 static void window_spec(Sched *sc, SpecAttrs *s, Type x, int64_t kh, int64_t kw, const Node *n) {
     spec_set(s, A_h, x.d[1].c);
