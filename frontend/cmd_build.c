@@ -63,10 +63,11 @@ static const char *runtime_dir(const Options *o) {
     return in_tree ? CNX_BUILD_LIBDIR : CNX_LIBDIR;
 }
 
-// The programs an artifact of that kind holds. Libraries serve inference only.
+// The programs an artifact of that kind holds: all the spec supports in an executable. Libraries
+// serve inference only.
 static bool choose_programs(const ModelSpec *spec, EmitKind kind, unsigned *out, Diag *d) {
     bool library = kind == EMIT_SHARED || kind == EMIT_STATIC;
-    *out = spec->asked ? spec->programs : PROGRAM_INFER;
+    *out = spec->asked || kind == EMIT_EXE ? spec->programs : PROGRAM_INFER;
     if (!library || !(spec->asked & (PROGRAM_TRAIN | PROGRAM_PRETRAIN))) return true;
     diag_error(d, (Loc){0}, "programs train and pretrain are not for libraries");
     diag_hint(d, "use --emit=exe, or --programs=infer");
