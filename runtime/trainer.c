@@ -239,7 +239,7 @@ static void tell(Trainer *t, const MetricsRow *row, bool validated, bool best) {
                         .row = *row,
                         .loss = t->loss_sum / (double)t->loss_steps,
                         .images_per_second =
-                            (double)(steps * t->plan.batch) / (cnxrt_seconds() - t->started + 1e-9),
+                            (double)(steps * t->plan.batch) / (t->step_seconds + 1e-9),
                         .validated = validated,
                         .best = best};
     if (t->options->news) t->options->news(t->options->user, &news);
@@ -265,7 +265,9 @@ static CnxrtStatus finish_step(Trainer *t, CnxrtError *err) {
 
 static CnxrtStatus advance(Trainer *t, CnxrtError *err) {
     MetricsRow row;
+    double began = cnxrt_seconds();
     CnxrtStatus status = trainer_step(t, &row, err);
+    t->step_seconds += cnxrt_seconds() - began;
     if (status == CNXRT_ERROR_FORMAT) { // not finite
         CnxrtError second = {0};
         if (save(t, &second) == CNXRT_OK)
@@ -285,7 +287,7 @@ static bool told_to_stop(const Trainer *t) {
 static CnxrtStatus loop(Trainer *t, TrainerEnd *end, CnxrtError *err) {
     CnxrtStatus status = CNXRT_OK;
     *end = TRAINER_DONE;
-    t->started = t->saved = cnxrt_seconds();
+    t->saved = cnxrt_seconds();
     t->started_step = t->state.step;
     if (t->state.pending) {
         status = finish_step(t, err);

@@ -14,9 +14,9 @@ typedef struct {
     int64_t step, steps; // done, of all
     MetricsRow row;      // of the last step
     double loss;         // mean since the run (or its resumption) began or the last epoch ended
-    double images_per_second;
-    bool validated; // row has a validation
-    bool best;      // which is the best so far
+    double images_per_second; // in steps alone
+    bool validated;           // row has a validation
+    bool best;                // which is the best so far
 } TrainerNews;
 
 typedef struct {

@@ -40,8 +40,9 @@ typedef struct {
     // since the last epoch
     double loss_sum;
     int64_t loss_steps;
-    double started, saved; // clock
+    double saved; // clock
     int64_t started_step;
+    double step_seconds; // in steps since then, without validations and saving
 } Trainer;
 
 int trainer_slot(const Trainer *t); // the parameters that are validated and written
