@@ -151,7 +151,6 @@ int taps_buffer(Sched *sc, Value w, const Node *like);
 bool schedule_depthwise(Sched *sc, const Node *n);
 
 // ---- the backward side and the losses (schedule_grad.c) ----------------------------------------
-bool op_has_kernel(Op op);
 void schedule_grad(Sched *sc, const Node *n);
 // The buffer of dG/G and its kin, the factor of each channel in grn_stat_dx n, made here.
 int grn_stat_factor(Sched *sc, const Node *n);

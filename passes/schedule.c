@@ -247,11 +247,6 @@ static int single_operand(const Graph *g, const Node *n) {
 
 static bool check_node(Pipeline *p, const Graph *g, const Node *n) {
     int single = single_operand(g, n);
-    if (!op_has_kernel(n->op)) {
-        diag_error(p->diag, n->loc, "no kernel computes %s", op_info[n->op].name);
-        diag_hint(p->diag, "'cnxc eval' runs every op");
-        return false;
-    }
     if (single >= 0 && graph_type(g, n->args[single]).d[0].c != 1) {
         diag_error(p->diag, n->loc, "%s of type %s cannot be scheduled: dimension 0 must be B or 1",
                    op_info[n->op].name, type_print(p->arena, graph_type(g, n->args[single])));

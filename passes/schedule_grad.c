@@ -376,11 +376,6 @@ static void op_ema(Sched *sc, const Node *n) {
 }
 
 // ---- the table ---------------------------------------------------------------------------------
-bool op_has_kernel(Op op) {
-    (void)op; // every op of the table has one
-    return true;
-}
-
 void schedule_grad(Sched *sc, const Node *n) {
     switch (n->op) {
     case OP_IMAGE_SUM: op_image_sum(sc, n); break;
