@@ -152,6 +152,8 @@ bool schedule_depthwise(Sched *sc, const Node *n);
 
 // ---- the backward side and the losses (schedule_grad.c) ----------------------------------------
 void schedule_grad(Sched *sc, const Node *n);
+// Scheduled along with a node before it.
+bool is_done(const Sched *sc, Value v);
 // The buffer of dG/G and its kin, the factor of each channel in grn_stat_dx n, made here.
 int grn_stat_factor(Sched *sc, const Node *n);
 // out = sum over the blocks of partial sums of each image

@@ -341,11 +341,16 @@ static void sched_begin(Sched *sc, Pipeline *p, Prepare *prepare, const Graph *g
     }
 }
 
+bool is_done(const Sched *sc, Value v) {
+    for (int i = 0; i < sc->done.n; i++)
+        if (sc->done.v[i] == v) return true;
+    return false;
+}
+
 static void schedule_node(Sched *sc, int index) {
     const Node *n = &sc->g->nodes.v[index];
     if (op_info[n->op].traits & T_VIEW || is_plain_leaf(sc, n)) return;
-    for (int i = 0; i < sc->done.n; i++)
-        if (sc->done.v[i] == n->first) return;
+    if (is_done(sc, n->first)) return;
     sc->p->rewrites++;
     if (n->op != OP_GROUP) {
         schedule_op(sc, n);

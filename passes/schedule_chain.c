@@ -117,14 +117,15 @@ static Value add_links(Sched *sc, Chain *c, const Node *n) {
 // The first node after n that is op of v.
 static const Node *reader_of(const Sched *sc, const Node *n, Value v, Op op) {
     for (const Node *u = n + 1; u < sc->g->nodes.v + sc->g->nodes.n; u++)
-        if (u->op == op && u->args[0] == v) return u;
+        if (u->op == op && u->args[0] == v && !is_done(sc, u->first)) return u;
     return NULL;
 }
 
 // A product of v with what is there before n, summed over the positions of an image.
 static const Node *product_of(const Sched *sc, const Node *n, Value v, Value *other) {
     for (const Node *u = n + 1; u < sc->g->nodes.v + sc->g->nodes.n; u++) {
-        if (u->op != OP_MUL || (u->args[0] != v && u->args[1] != v) || !mul_defers(sc, u)) continue;
+        if (u->op != OP_MUL || is_done(sc, u->first)) continue;
+        if ((u->args[0] != v && u->args[1] != v) || !mul_defers(sc, u)) continue;
         *other = u->args[u->args[0] == v];
         const Node *def = graph_def(sc->g, *other);
         if (def < n && role(sc, def) == IN_MEMORY && sc->deferred[*other] < 0) return u;

@@ -99,7 +99,7 @@ static void op_layernorm_dgamma(Sched *sc, const Node *n) {
 // The node after n that is `op` of n's dy (and its x); NULL when there is none.
 static const Node *follows(const Sched *sc, const Node *n, Op op) {
     for (const Node *u = n + 1; u < sc->g->nodes.v + sc->g->nodes.n; u++) {
-        if (u->op != op || u->args[0] != n->args[0]) continue;
+        if (u->op != op || u->args[0] != n->args[0] || is_done(sc, u->first)) continue;
         if (op == OP_SUM_ROWS) return u;
         if (u->args[1] == n->args[1] && node_f64(u, A_eps) == node_f64(n, A_eps)) return u;
     }
