@@ -114,9 +114,28 @@ bool compile_model(CompiledModel *c, int which, const ModelSpec *spec, const Tar
     return true;
 }
 
+// Whether pre-training can be packed, tried up to the pass that may refuse.
+static bool packs(const ModelSpec *spec, const Target *target) {
+    FILE *quiet = fopen("/dev/null", "w");
+    PipelineOptions trial = {
+        .stop_after = "specialize-rulebook", .stop_level = LEVEL_FUSED, .rewrite_limit = -1};
+    CompiledModel c;
+    Diag *d = diag_new(spec->arena, quiet ? quiet : stderr);
+    bool ok = compile_model(&c, MODEL_PRETRAIN, spec, target, &trial, d);
+    if (quiet) fclose(quiet);
+    return ok;
+}
+
 bool compile_spec(Compiled *c, const ModelSpec *spec, unsigned programs, const Target *target,
                   const PipelineOptions *opt, Diag *d) {
     *c = (Compiled){0};
+    bool asked = spec->asked & PROGRAM_PRETRAIN;
+    bool packed = opt && opt->sparse == SPARSE_PACKED && programs >> MODEL_PRETRAIN & 1;
+    if (packed && !asked && !packs(spec, target)) {
+        programs &= ~(1u << MODEL_PRETRAIN);
+        fprintf(stderr, "note: program pretrain is left out: its encoder cannot be packed "
+                        "(--programs=pretrain says why, --sparse=dense builds it as it is)\n");
+    }
     for (int i = 0; i < MODELS; i++)
         if (i == MODEL_INFER || (programs >> i & 1))
             if (!compile_model(&c->v[i], i, spec, target, opt, d)) return false;

@@ -25,6 +25,7 @@ typedef struct {
 bool compile_model(CompiledModel *c, int which, const ModelSpec *spec, const Target *target,
                    const PipelineOptions *opt, Diag *d);
 // Inference and the training models of `programs` (PROGRAM_*), in one description: v[0].model.
+// Pre-training that was not asked for by name is left out, with a note, where it cannot be packed.
 bool compile_spec(Compiled *c, const ModelSpec *spec, unsigned programs, const Target *target,
                   const PipelineOptions *opt, Diag *d);
 // Loads a checkpoint, runs program prepare of inference on it and sets model.embedded. False after

@@ -23,6 +23,10 @@ must_fail "mask_ratio 0.99 of 49 mask units leaves none visible" \
 must_fail "--sparse is 'dens'; it must be packed or dense" "$CNXC" build $tiny -o net --sparse=dens
 must_fail "--sparse=dense builds the masked encoder on whole maps" \
     "$CNXC" emit $tiny --programs=pretrain --stage=fused --set grn.aggregate=std
+# What nobody asked for by name does not stop a build.
+"$CNXC" build $tiny -o net --set grn.aggregate=std 2>note.txt
+grep -q 'note: program pretrain is left out: its encoder cannot be packed' note.txt || fail "no note"
+must_fail "--sparse=dense" "$CNXC" build $tiny -o net --programs=pretrain --set grn.aggregate=std
 must_fail "programs train and pretrain are not for libraries" \
     "$CNXC" build $tiny -o libnet.so --emit=shared --programs=infer,train
 must_fail "program train needs a head with classes" \
