@@ -331,7 +331,7 @@ bool pipeline_run(Pipeline *p, const PipelineOptions *opt, Diag *d) {
     if (!list_passes(&list, p, opt, d) || !check_needs(p, &list, d) || !check_params(p))
         return false;
     p->rewrite_limit = opt->rewrite_limit;
-    p->fuse_steps = !opt->unoptimised && !opt->passes;
+    p->fuse_steps = !opt->unoptimised;
     for (int i = 0; i < list.n; i++)
         if (!run_pass(p, list.v[i], opt, d)) return false;
     return true;

@@ -16,7 +16,7 @@ typedef struct {
     Module *module;                  // graphs by program; passes on graphs replace entries
     VEC(Schedule *) schedules;       // filled by the schedule pass, one per program
     int64_t rewrites, rewrite_limit; // limit < 0: none. A pass asks pass_may_rewrite() before each
-    bool fuse_steps; // the scheduler may make one step of several ops: not where passes are named
+    bool fuse_steps; // the scheduler may make one step of several ops: not where unoptimised
     Diag *diag; // where passes report what the input's text asks for and they cannot do
 } Pipeline;
 bool pass_may_rewrite(Pipeline *p);

@@ -239,7 +239,15 @@ static int single_operand(const Graph *g, const Node *n) {
     case OP_PATCHIFY:
     case OP_GLOBAL_AVG_POOL:
     case OP_GRN_STAT:
+    case OP_IMAGE_SUM:
+    case OP_MASK:
+    case OP_MASKED_MSE:
+    case OP_UNPATCHIFY:
     case OP_GRN_SCALE: return 0;
+    case OP_GRN_STAT_DX:
+    case OP_GRN_SCALE_DGAMMA:
+    case OP_MASKED_MSE_DX: return 1;
+    case OP_EXPAND: return graph_type(g, n->args[0]).rank == 2 ? 0 : -1;
     case OP_SCALE: return graph_type(g, n->args[1]).rank == 2 ? 1 : -1;
     default: return -1;
     }
