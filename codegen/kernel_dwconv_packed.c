@@ -70,13 +70,12 @@ static Vectors full_vectors(const Emit *e, int n) {
     return v;
 }
 
-// Full vectors of each group in the loop, so that groups are few and the last, which takes the
-// `tails`, is not small.
+// Full vectors of each group in the loop, so that groups are few and none is left with a rest,
+// which is more code.
 static int64_t group_size(int64_t full, int64_t tails, int64_t most) {
     int64_t best = 1, least = INT64_MAX;
     for (int64_t each = 1; each <= most && each <= full; each++) {
-        int64_t rest = full % each + tails, groups = full / each + (rest > 0);
-        int64_t cost = 64 * groups - (rest ? rest : each);
+        int64_t rest = full % each + tails, cost = full / each + (rest > 0 ? 2 : 0);
         if (rest > most || cost >= least) continue;
         least = cost;
         best = each;

@@ -65,9 +65,11 @@ int64_t dwconv_tile(const Target *t, int64_t width, int64_t kw) {
 
 int64_t packed_vectors(const Target *t, int64_t side, bool dw) {
     if (side == 1) return t->registers >= 32 ? 8 : 4;
-    // Ten sums each; narrow vectors of two columns may be loaded as pairs, which takes registers.
-    if (dw) return t->registers >= 32 && t->vector_bits >= 512 ? 2 : 1;
-    return t->registers >= 32 ? 4 : 2;
+    // Four sums each, dw ten; narrow vectors of two columns may be loaded as pairs, which takes
+    // registers.
+    bool wide = t->vector_bits >= 512;
+    if (t->registers < 32) return dw ? 1 : 2;
+    return dw ? 1 + wide : 4 + wide;
 }
 
 int64_t col_block(int64_t n, int64_t width) {

@@ -319,7 +319,7 @@ static void bench_packed(Bench *b) {
             for (int k = 0; k < 3; k++) {
                 int side = 56 >> stage, block = 8 >> stage, c = channels[net] << stage;
                 int tile = k == 2 ? (side == 56 ? 8 : side) : side < 14 ? side : wide ? 14 : 7;
-                int vectors = block == 1 ? wide ? 8 : 4 : k == 2 ? 1 + wide : wide ? 4 : 2;
+                int vectors = block == 1 ? wide ? 8 : 4 : k == 2 ? 1 + wide : wide ? 5 : 2;
                 char *dense =
                     arena_printf(b->arena, "map %s %d %d %d %d", what[k], side, side, c, tile);
                 char *packed =

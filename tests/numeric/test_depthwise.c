@@ -378,7 +378,8 @@ static void test_spills(void **unused) {
         if (!t->fma) continue; // a product takes a register
         bool many = t->registers >= 32;
         int tile = many ? 14 : 7, vectors = many ? 4 : 2, single = many ? 8 : 4;
-        int pair = many && t->vector_bits == 512 ? 2 : 1;
+        int pair = 1;
+        if (t->vector_bits == 512) vectors = 5, pair = 2;
         const SpillCase cases[] = {
             {K_DWCONV, 56, 96, 0, tile, 0, true},
             {K_DWCONV_DW, 56, 40, 4, 0, 0, false},
@@ -386,6 +387,7 @@ static void test_spills(void **unused) {
             {K_DWCONV_DW, 7, 768, 7, 0, 0, false},
             {K_DWCONV_PACKED, 0, 40, 0, vectors, 2, false},
             {K_DWCONV_PACKED, 0, 192, 0, vectors, 2, true},
+            {K_DWCONV_PACKED, 0, 80, 0, vectors, 2, false},
             {K_DWCONV_PACKED, 0, 320, 0, single, 1, true},
             {K_DWCONV_PACKED_DW, 0, 40, 32, pair, 2, false},
             {K_DWCONV_PACKED_DW, 0, 192, 32, pair, 2, false},
