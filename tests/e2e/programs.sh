@@ -24,7 +24,7 @@ must_fail "--sparse is 'dens'; it must be packed or dense" "$CNXC" build $tiny -
 must_fail "--sparse=dense builds the masked encoder on whole maps" \
     "$CNXC" emit $tiny --programs=pretrain --stage=fused --set grn.aggregate=std
 # What nobody asked for by name does not stop a build.
-"$CNXC" build $tiny -o net --set grn.aggregate=std 2>note.txt
+"$CNXC" build $tiny -O0 -o net --set grn.aggregate=std 2>note.txt
 grep -q 'note: program pretrain is left out: its encoder cannot be packed' note.txt || fail "no note"
 must_fail "--sparse=dense" "$CNXC" build $tiny -o net --programs=pretrain --set grn.aggregate=std
 must_fail "programs train and pretrain are not for libraries" \
@@ -40,3 +40,12 @@ must_fail "divisible by 4 (total stride 4, mask unit 1), not 30" \
 must_fail "no program 'trian' at this stage" "$CNXC" emit $tiny --program trian
 must_fail "recipe 'finetune' has loss cross_entropy but recipe 'train' bce" \
     "$CNXC" check $tiny --set recipes.train.loss=bce
+
+# What is built runs, and a library holds inference alone.
+"$CNXC" build $tiny -O0 -o net
+./net info | grep -q "pretrain" || fail "info knows no pretrain"
+"$CNXC" build $tiny -O0 -o none --programs=infer
+must_fail "was built without the program pretrain" ./none pretrain --data . --out run
+"$CNXC" build $tiny -O0 -o libnet.a --emit=static
+nm libnet.a | grep -qi "train" && fail "a library holds code of training"
+"$CNXC" build $tiny -O0 -o net.o --emit=obj --programs=infer,train,pretrain
