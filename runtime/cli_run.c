@@ -112,7 +112,10 @@ int cli_open(Cli *c, const CnxrtProgram *p, int64_t batch) {
     if (cnxrt_create(m, &o, &c->session, &c->err) != CNXRT_OK)
         return cli_fail(c, "%s", c->err.text ? c->err.text : "cannot start");
     if (features && c->err.text)
-        fprintf(stderr, "%s %s: note: %s\n", c->self, c->command->name, c->err.text);
+        fprintf(stderr,
+                "%s %s: note: an encoder without classifier; its pooled features are normalised "
+                "without weight and bias\n",
+                c->self, c->command->name);
     cnxrt_error_free(&c->err);
     return names_open(c) ? CLI_OK : cli_fail(c, "out of memory");
 }
