@@ -413,8 +413,9 @@ static bool check_losses(Check *c) {
         if (r->loss == first->loss) continue;
         diag_error(c->schema.diag, r->loc, "recipe '%s' has loss %s but recipe '%s' %s", r->name,
                    names[r->loss], first->name, names[first->loss]);
-        diag_hint(c->schema.diag, "an artifact computes one: change it, or take a recipe out "
-                                  "(recipes.%s=none)",
+        diag_hint(c->schema.diag,
+                  "an artifact computes one: change it, or take a recipe out "
+                  "(recipes.%s=none)",
                   r->name);
         return false;
     }
