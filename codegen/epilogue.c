@@ -66,6 +66,8 @@ void epilogue_column(Emit *e, const EpilogueCode *p, EpilogueColumn *c, Val col,
     for (int i = p->first; i < p->n; i++)
         if (p->words[i] == EPI_BIAS || p->words[i] == EPI_SCALE || p->words[i] == EPI_FMA_SCALE)
             c->vec[i] = vec_load(e, emit_at(e, p->at[i], col), piece);
+        else if (p->words[i] == EPI_SCALE_IMAGE)
+            c->vec[i] = vec_broadcast(e, p->at[i], piece.width);
 }
 
 static Val add_stat(Emit *e, int64_t word, Val sum, Val v) {
@@ -93,7 +95,8 @@ static Val apply_word(Emit *e, const EpilogueCode *p, EpilogueColumn *c, int i, 
     case EPI_BIAS: return emit_fadd(e, v, c->vec[i]);
     case EPI_GELU: return emit_gelu(e, v);
     case EPI_GELU_TANH: return emit_gelu_tanh(e, v);
-    case EPI_SCALE: return emit_fmul(e, v, c->vec[i]);
+    case EPI_SCALE:
+    case EPI_SCALE_IMAGE: return emit_fmul(e, v, c->vec[i]);
     case EPI_ADD: return emit_fadd(e, v, load_matrix(e, p, c, p->at[i], row));
     case EPI_MUL: return emit_fmul(e, v, load_matrix(e, p, c, p->at[i], row));
     case EPI_GELU_DX:

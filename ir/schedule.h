@@ -50,6 +50,7 @@ typedef enum {
     EPI_STAT_DOT,
     EPI_SIGN,
     EPI_STORE,
+    EPI_SCALE_IMAGE,
 } Epilogue;
 
 typedef struct {

@@ -158,6 +158,10 @@ bool is_done(const Sched *sc, Value v);
 int grn_stat_factor(Sched *sc, const Node *n);
 // out = sum over the blocks of partial sums of each image
 void sum_image_partials(Sched *sc, const Node *n, int partial, int64_t blocks);
+// Elementwise ops on v, the result of node n, that the kernel which makes v computes in its
+// epilogue: each the only reader of the one before, with operands that are there. Returns the value
+// they end in, which is what the kernel writes.
+Value chain_follow(Sched *sc, const Node *n, Value v, SpecAttrs *s, Operands *o);
 // Sums of value v, result of node n, that the kernel which makes v computes in its epilogue: words
 // and operands are appended, the steps that finish the sums follow that kernel's.
 typedef struct {

@@ -1,6 +1,7 @@
 // Chains of elementwise ops as one step: what is read once, by an elementwise op, is a word of that
 // op's program and never written. Sums of the result (sum_rows, grn_stat, a product's image_sum)
-// ride along as partial sums, here and in the epilogues of linears.
+// ride along as partial sums. Kernels with an epilogue take over the links that follow them and the
+// sums likewise.
 //
 //   gelu_dx(add(scale(dz, s), grn_stat_dx(dG, h, G)), p), sum_rows of it
 //     -> eltwise [scale s, fma_scale h dG/G, gelu_dx p, stat_mean]
@@ -17,8 +18,15 @@ static bool is_grn_l2(const Node *n) {
            node_int(n, A_aggregate) == attr_word_index(A_aggregate, "l2", 2);
 }
 
+// x [B,...] times s [B].
+static bool scales_images(const Sched *sc, const Node *n) {
+    return n->op == OP_SCALE_ROWS && type_has_batch(graph_type(sc->g, n->first)) &&
+           graph_type(sc->g, n->first).d[0].c == 1;
+}
+
 static bool is_link(const Sched *sc, const Node *n) {
     switch (n->op) {
+    case OP_SCALE_ROWS: return graph_type(sc->g, n->first).rank >= 2 && scales_images(sc, n);
     case OP_ADD:
     case OP_MUL:
     case OP_SCALE:
@@ -42,7 +50,7 @@ static const Node *only_reader(const Sched *sc, Value v) {
 
 // What the reader of link n allows.
 static Role role_for_reader(const Sched *sc, const Node *n) {
-    if (!is_link(sc, n)) return IN_MEMORY;
+    if (!is_link(sc, n) || is_done(sc, n->first)) return IN_MEMORY;
     const Node *u = only_reader(sc, n->first);
     if (!u || !is_link(sc, u) || (u->op == OP_MUL && mul_defers(sc, u))) return IN_MEMORY;
     if (!type_eq(graph_type(sc->g, u->first), graph_type(sc->g, n->first))) return IN_MEMORY;
@@ -92,6 +100,7 @@ static void add_link(Sched *sc, Chain *c, const Node *n) {
         spec_word(&c->attrs, node_int(n, A_approx) ? EPI_GELU_TANH_DX : EPI_GELU_DX);
         break;
     case OP_SCALE: spec_word(&c->attrs, EPI_SCALE); break;
+    case OP_SCALE_ROWS: spec_word(&c->attrs, EPI_SCALE_IMAGE); break;
     case OP_MUL: spec_word(&c->attrs, EPI_MUL); break;
     default:
         if (role(sc, graph_def(sc->g, n->args[1])) == AS_PRODUCT) {
@@ -111,6 +120,49 @@ static Value add_links(Sched *sc, Chain *c, const Node *n) {
     if (role(sc, from) == AS_VALUE) start = add_links(sc, c, from);
     add_link(sc, c, n);
     return start;
+}
+
+// ---- links that follow a kernel ----------------------------------------------------------------
+// v lies in memory when node n is scheduled.
+static bool is_there(const Sched *sc, const Node *n, Value v) {
+    const Node *def = graph_def(sc->g, sc->root[v]);
+    if (def->op == OP_INPUT || def->op == OP_PARAM) return true;
+    return def < n && role(sc, def) == IN_MEMORY && sc->deferred[sc->root[v]] < 0;
+}
+
+// The other operand of link u on v when u can follow at once: NO_VALUE when it cannot. Of a sum v
+// may be either operand.
+static Value follows_with(const Sched *sc, const Node *n, const Node *u, Value v) {
+    if (!is_link(sc, u) || is_grn_l2(u) || u->nargs != 2 || is_done(sc, u->first)) return NO_VALUE;
+    if (!type_eq(graph_type(sc->g, u->first), graph_type(sc->g, v))) return NO_VALUE;
+    bool sum =
+        u->op == OP_ADD && type_eq(graph_type(sc->g, u->args[0]), graph_type(sc->g, u->args[1]));
+    if (u->args[0] != v && !sum) return NO_VALUE;
+    Value other = u->args[u->args[0] == v];
+    if (u->op == OP_MUL && mul_defers(sc, u)) return NO_VALUE;
+    return is_there(sc, n, other) ? other : NO_VALUE;
+}
+
+Value chain_follow(Sched *sc, const Node *n, Value v, SpecAttrs *s, Operands *o) {
+    while (sc->p->fuse_steps && s->nepilogue < MAX_CHAIN) {
+        const Node *u = only_reader(sc, v);
+        Value other = u ? follows_with(sc, n, u, v) : NO_VALUE;
+        if (other == NO_VALUE) break;
+        bool equal = type_eq(graph_type(sc->g, other), graph_type(sc->g, v));
+        switch (u->op) {
+        case OP_GELU_DX:
+            spec_word(s, node_int(u, A_approx) ? EPI_GELU_TANH_DX : EPI_GELU_DX);
+            break;
+        case OP_SCALE: spec_word(s, EPI_SCALE); break;
+        case OP_SCALE_ROWS: spec_word(s, EPI_SCALE_IMAGE); break;
+        case OP_MUL: spec_word(s, EPI_MUL); break;
+        default: spec_word(s, equal ? EPI_ADD : EPI_BIAS);
+        }
+        operand_value(sc, o, other);
+        vec_push(sc->a, &sc->done, u->first);
+        v = u->first;
+    }
+    return v;
 }
 
 // ---- sums that ride along ----------------------------------------------------------------------

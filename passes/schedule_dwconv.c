@@ -27,7 +27,7 @@ static void schedule_dwconv_dx(Sched *sc, const Node *n) {
     SpecAttrs s = {0};
     operand_value(sc, &o, n->args[0]);
     operand_add(&o, taps);
-    operand_value(sc, &o, n->first);
+    operand_add(&o, -1); // out: below
     if (turned) {
         spec_set(&s, A_h, dy.d[1].c);
         spec_set(&s, A_w, dy.d[2].c);
@@ -42,8 +42,13 @@ static void schedule_dwconv_dx(Sched *sc, const Node *n) {
     }
     Rows r = rows_of(x);
     int64_t width = x.d[2].c, block = row_block(r.rows, width, width, r.n * 4, sc->t->l2 / 4);
+    Value result = turned ? chain_follow(sc, n, n->first, &s, &o) : n->first;
+    o.v[2].buffer = buffer_of(sc, result);
+    Riders riders = {0};
+    if (turned) riders = riders_begin(sc, n, result, r, block, &s, &o);
     Step *st = step_new(sc, n, r.batch ? OVER_IMAGE : OVER_ONCE, r.rows, block, r.n, r.n);
     call_new(sc, st, turned ? K_DWCONV : K_DWCONV_DX, &s, &o, n, node_macs(sc->g, n));
+    riders_end(sc, &riders);
 }
 
 // dw [c,1,kh,kw] = sum of the partial gradients over the images.
@@ -153,7 +158,7 @@ static void schedule_packed(Sched *sc, const Node *n) {
     operand_value(sc, &o, n->args[0]);
     operand_value(sc, &o, n->args[1]);
     operand_add(&o, taps);
-    operand_value(sc, &o, n->first);
+    operand_add(&o, -1); // out: below
     spec_set(&s, A_n, r.n);
     spec_set_pair(sc, &s, A_kernel, w.d[2].c, w.d[3].c);
     spec_set(&s, A_block, side);
@@ -163,9 +168,13 @@ static void schedule_packed(Sched *sc, const Node *n) {
         spec_word(&s, EPI_BIAS);
         operand_value(sc, &o, n->args[3]);
     }
-    Step *st = step_new(sc, n, r.batch ? OVER_IMAGE : OVER_ONCE, r.rows,
-                        row_block(r.rows, area, area, r.n * 8, sc->t->l2 / 2), r.n, r.n);
+    int64_t block = row_block(r.rows, area, area, r.n * 8, sc->t->l2 / 2);
+    Value result = chain_follow(sc, n, n->first, &s, &o);
+    o.v[3].buffer = buffer_of(sc, result);
+    Riders riders = riders_begin(sc, n, result, r, block, &s, &o);
+    Step *st = step_new(sc, n, r.batch ? OVER_IMAGE : OVER_ONCE, r.rows, block, r.n, r.n);
     call_new(sc, st, K_DWCONV_PACKED, &s, &o, n, node_macs(sc->g, n));
+    riders_end(sc, &riders);
 }
 
 static void schedule_packed_dw(Sched *sc, const Node *n) {

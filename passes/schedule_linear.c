@@ -324,12 +324,13 @@ static void prologue_call(Sched *sc, Step *st, const Lin *l, Operand out) {
     call_new(sc, st, K_GATHER, &s, &o, l->n, 0);
 }
 
-static Riders gemm_call(Sched *sc, Step *st, const Lin *l, Operand a, Operand out) {
+// Writes what the value ends in that follows in the epilogue.
+static Riders gemm_call(Sched *sc, Step *st, const Lin *l, Operand a) {
     Operands o = {0};
     SpecAttrs s = {0};
     o.v[o.n++] = a;
     operand_add(&o, l->b);
-    o.v[o.n++] = out;
+    operand_add(&o, -1); // out: below
     spec_set(&s, A_n, l->r.n);
     spec_set(&s, A_k, l->k);
     spec_set(&s, A_mr, l->tile.mr);
@@ -342,8 +343,11 @@ static Riders gemm_call(Sched *sc, Step *st, const Lin *l, Operand a, Operand ou
     }
     epilogue_words(sc, l->n, &l->f, st->row_block, &s, &o);
     Riders riders = {0};
-    if (l->f.tail < 0 && l->over != OVER_FLAT)
-        riders = riders_begin(sc, l->n, l->result, l->r, st->row_block, &s, &o);
+    Value v = l->result;
+    bool extend = l->f.tail < 0 && l->over != OVER_FLAT;
+    if (extend) v = chain_follow(sc, l->n, v, &s, &o);
+    if (extend) riders = riders_begin(sc, l->n, v, l->r, st->row_block, &s, &o);
+    o.v[2].buffer = buffer_of(sc, v);
     call_new(sc, st, K_GEMM, &s, &o, l->n, node_macs(l->n->body, l->anchor));
     return riders;
 }
@@ -367,7 +371,7 @@ static void schedule_columns(Sched *sc, Lin *l) {
     }
     int64_t rows = l->over == OVER_FLAT ? 8 * l->tile.mr : l->r.rows;
     Step *st = step_new(sc, l->n, l->over, l->r.rows, rows, l->r.n, col_block(l->r.n, l->tile.nr));
-    Riders riders = gemm_call(sc, st, l, a, (Operand){.buffer = buffer_of(sc, l->result)});
+    Riders riders = gemm_call(sc, st, l, a);
     riders_end(sc, &riders);
 }
 
@@ -387,8 +391,8 @@ static void schedule_rows(Sched *sc, Lin *l, const Dw *dw) {
     } else {
         a.buffer = buffer_of(sc, l->x);
     }
-    Operand out = {.buffer = buffer_of(sc, l->result)};
-    Riders riders = gemm_call(sc, st, l, a, out);
+    Riders riders = gemm_call(sc, st, l, a);
+    Operand out = {.buffer = l->f.tail < 0 ? -1 : buffer_of(sc, l->result)};
     if (l->f.tail >= 0) norm_call(sc, st, l->n, body_node(l->n, l->f.tail), l->r.n, &out);
     riders_end(sc, &riders);
 }

@@ -36,6 +36,7 @@ static Operands program_operands(const Program *p, int64_t rows, int64_t n, void
             o.at[i] = floats_new(n);
             o.stat[i] = NEWN(arena, double, n);
             break;
+        case EPI_SCALE_IMAGE: o.at[i] = integers(1, 3); break;
         case EPI_SCALE_ROWS: o.at[i] = integers(rows, 3); break;
         case EPI_STORE:
             o.at[i] = floats_new(rows * n);
@@ -79,6 +80,7 @@ static double program_apply(const Program *p, const Operands *o, double v, int64
         case EPI_ADD: v += at[r * n + c]; break;
         case EPI_MUL: v *= at[r * n + c]; break;
         case EPI_SCALE_ROWS: v *= at[r]; break;
+        case EPI_SCALE_IMAGE: v *= at[0]; break;
         case EPI_STORE: o->stored[i][r * n + c] = v; break;
         case EPI_STAT_L2: o->stat[i][c] += v * v; break;
         case EPI_STAT_L1: o->stat[i][c] += fabs(v); break;
@@ -119,6 +121,7 @@ static const Program programs[] = {
     {{EPI_STAT_DOT, EPI_SCALE, EPI_FMA_SCALE, EPI_STAT_DOT}, 4, 0},
     {{EPI_SCALE, EPI_FMA_SCALE, EPI_GELU_DX, EPI_STAT_MEAN}, 4, 1e-4},
     {{EPI_GELU_TANH_DX, EPI_ADD}, 2, 2e-5},
+    {{EPI_BIAS, EPI_SCALE_IMAGE, EPI_ADD, EPI_STAT_MEAN}, 4, 0},
     {{EPI_BIAS, EPI_STORE, EPI_SCALE, EPI_STORE, EPI_STAT_MEAN}, 5, 0},
 };
 enum { NPROGRAMS = sizeof programs / sizeof programs[0] };
