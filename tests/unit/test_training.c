@@ -151,14 +151,15 @@ static void micro_choice(void **state) {
     (void)state;
     CnxrtModel m = fake_train_model;
     TrainingOptions o = {.model = &m, .programs = "train", .threads = 1};
-    assert_int_equal(training_micro(&o, INT64_MAX), 256);
-    o.batch = 100;
-    assert_int_equal(training_micro(&o, INT64_MAX), 100);
+    assert_int_equal(training_micro(&o, INT64_MAX), 64);
+    o.batch = 50;
+    assert_int_equal(training_micro(&o, INT64_MAX), 50);
     m.height = m.width = 224;
+    o.batch = 128;
     assert_int_equal(training_micro(&o, INT64_MAX), 16);
     m.height = m.width = 32;
     o.batch = 4096;
-    assert_int_equal(training_micro(&o, INT64_MAX), 256);
+    assert_int_equal(training_micro(&o, INT64_MAX), 64);
 }
 
 // ---- plan
