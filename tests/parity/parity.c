@@ -1,6 +1,9 @@
 // parity: the seeded input of a parity case, and the comparison of a binary's outputs with the
 // fixture written from PyTorch (make_fixtures.py).
 //   parity input CASE NxCxHxW OUT.npy [nhwc]
+//   parity mask CASE NxL|NxHxW KEEP OUT.npy  KEEP cells of each image are 0, the others 1
+//   parity grads A B TOLERANCE               all tensors of two files, each relative to its norm
+//   parity same A.npy B.npy TOLERANCE        relative to the norm of B
 //   parity compare FIXTURE.safetensors TENSOR RESULT.npy TOLERANCE
 // TENSOR is logits or pooled (whole) or stageI (64 hashed samples, channels last). An error is
 // relative to the largest magnitude of the reference tensor. Exit 1 when above the tolerance.
@@ -36,6 +39,52 @@ static int make_input(char **arg, bool nhwc) {
     return s == CNXRT_OK ? 0 : fail(arg[2], &err);
 }
 
+static int make_mask(char **arg) {
+    int64_t d[3] = {0, 0, 1}, keep = atoll(arg[2]);
+    int rank = sscanf(arg[1], "%ldx%ldx%ld", &d[0], &d[1], &d[2]);
+    if (rank < 2) return fail("shape is not NxL or NxHxW", NULL);
+    int64_t cells = d[1] * d[2], n = d[0] * cells;
+    float *u = malloc((size_t)n * sizeof *u), *m = malloc((size_t)n * sizeof *m);
+    cnxrt_seed_uniform(arg[0], 0, n, u);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t image = i / cells * cells, before = 0;
+        for (int64_t k = image; k < image + cells; k++)
+            before += u[k] < u[i] || (u[k] == u[i] && k < i);
+        m[i] = before >= keep;
+    }
+    CnxrtError err = {0};
+    CnxrtStatus s = cnxrt_npy_write_f32(arg[3], rank, d, m, &err);
+    free(u);
+    free(m);
+    return s == CNXRT_OK ? 0 : fail(arg[3], &err);
+}
+
+// |a - b| / |b|; 0 where both are 0.
+static double distance(const float *a, const float *b, int64_t n) {
+    double sum = 0, norm = 0;
+    for (int64_t i = 0; i < n; i++) {
+        sum += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        norm += (double)b[i] * b[i];
+    }
+    return sum == 0 ? 0 : sqrt(sum / norm);
+}
+
+static int same(char **arg) {
+    CnxrtError err = {0};
+    CnxrtNpy x[2];
+    int64_t n[2] = {1, 1};
+    for (int i = 0; i < 2; i++) {
+        if (cnxrt_npy_read_f32(arg[i], &x[i], &err) != CNXRT_OK) return fail(arg[i], &err);
+        for (int k = 0; k < x[i].rank; k++) n[i] *= x[i].dims[k];
+    }
+    if (n[0] != n[1]) return fail("the numbers of elements differ", NULL);
+    double e = distance(x[0].data, x[1].data, n[0]);
+    bool ok = e <= atof(arg[2]);
+    if (!ok) printf("FAIL %s: off by %.2e\n", arg[0], e);
+    for (int i = 0; i < 2; i++) cnxrt_npy_free(&x[i]);
+    return ok ? 0 : 1;
+}
+
 // The whole of tensor `name` of the fixture; *n its elements.
 static float *fixture_tensor(const CnxrtWeights *w, const char *name, int64_t *n) {
     for (int i = 0; i < cnxrt_weights_count(w); i++) {
@@ -47,6 +96,31 @@ static float *fixture_tensor(const CnxrtWeights *w, const char *name, int64_t *n
         return cnxrt_weights_read(w, i, v, NULL) == CNXRT_OK ? v : NULL;
     }
     return NULL;
+}
+
+static int grads(char **arg) {
+    CnxrtError err = {0};
+    CnxrtWeights *w[2];
+    for (int i = 0; i < 2; i++)
+        if (cnxrt_weights_open(arg[i], &w[i], &err) != CNXRT_OK) return fail(arg[i], &err);
+    int count = cnxrt_weights_count(w[0]), failures = 0;
+    double worst = 0;
+    if (count == 0 || count != cnxrt_weights_count(w[1]))
+        return fail("the numbers of tensors differ", NULL);
+    for (int i = 0; i < count; i++) {
+        const char *name = cnxrt_weights_info(w[0], i)->name;
+        int64_t n[2] = {0, 0};
+        float *a = fixture_tensor(w[0], name, &n[0]), *b = fixture_tensor(w[1], name, &n[1]);
+        if (!a || !b || n[0] != n[1]) return fail(name, NULL);
+        double e = distance(a, b, n[0]);
+        if (!(e <= atof(arg[2]))) failures += printf("FAIL %s: off by %.2e\n", name, e) > 0;
+        if (!(e <= worst)) worst = e;
+        free(a);
+        free(b);
+    }
+    printf("%d tensors, off by %.2e at most\n", count, worst);
+    for (int i = 0; i < 2; i++) cnxrt_weights_close(w[i]);
+    return failures ? 1 : 0;
 }
 
 typedef struct {
@@ -119,7 +193,13 @@ int main(int argc, char **argv) {
     bool nhwc = argc == 6 && strcmp(argv[5], "nhwc") == 0;
     if ((argc == 5 || nhwc) && strcmp(argv[1], "input") == 0) return make_input(argv + 2, nhwc);
     if (argc == 6 && strcmp(argv[1], "compare") == 0) return compare(argv + 2);
+    if (argc == 6 && strcmp(argv[1], "mask") == 0) return make_mask(argv + 2);
+    if (argc == 5 && strcmp(argv[1], "grads") == 0) return grads(argv + 2);
+    if (argc == 5 && strcmp(argv[1], "same") == 0) return same(argv + 2);
     fprintf(stderr, "usage: parity input CASE NxCxHxW OUT.npy [nhwc]\n"
+                    "       parity mask CASE NxL|NxHxW KEEP OUT.npy\n"
+                    "       parity grads A.safetensors B.safetensors TOLERANCE\n"
+                    "       parity same A.npy B.npy TOLERANCE\n"
                     "       parity compare FIXTURE TENSOR RESULT.npy TOLERANCE\n");
     return 2;
 }

@@ -148,31 +148,34 @@ static float *make_port(const Case *c, int step, const char *port) {
 }
 
 // ---- running -----------------------------------------------------------------------------------
+// Runs a program on images at .. at+n of a step.
+static void run_program(Case *c, const char *program, int step, int64_t at, int64_t n) {
+    const CnxrtProgram *p = cnxrt_program(c->model, program);
+    for (int i = 0; i < p->ninputs; i++) {
+        size_t size = (size_t)p->inputs[i].bytes;
+        float *data = make_port(c, step, p->inputs[i].name);
+        memcpy(training_input(c->training, program, p->inputs[i].name),
+               (char *)data + (size_t)at * size, (size_t)n * size);
+        free(data);
+    }
+    CnxrtError err = {0};
+    if (training_run(c->training, program, n, NULL, &err) != CNXRT_OK) die("run", &err);
+}
+
 // Loss and gradients of a step, in micro-batches; logits: [batch][classes], or NULL.
 static double run_step(Case *c, int step, float *logits) {
-    const CnxrtProgram *p = cnxrt_program(c->model, c->program);
-    float *inputs[64];
-    for (int i = 0; i < p->ninputs; i++) inputs[i] = make_port(c, step, p->inputs[i].name);
     training_zero_grads(c->training);
     double sum = 0;
-    CnxrtError err = {0};
     for (int64_t at = 0; at < c->batch; at += c->micro) {
         int64_t n = c->batch - at < c->micro ? c->batch - at : c->micro;
-        for (int i = 0; i < p->ninputs; i++) {
-            size_t size = (size_t)p->inputs[i].bytes;
-            memcpy(training_input(c->training, c->program, p->inputs[i].name),
-                   (char *)inputs[i] + (size_t)at * size, (size_t)n * size);
-        }
-        if (training_run(c->training, c->program, n, NULL, &err) != CNXRT_OK) die("run", &err);
+        run_program(c, c->program, step, at, n);
         const float *loss = training_output(c->training, c->program, "loss");
         for (int64_t i = 0; i < n; i++) sum += (double)loss[i];
-        if (logits) {
-            size_t row = (size_t)c->model->classes * sizeof *logits;
-            memcpy(logits + at * c->model->classes,
-                   training_output(c->training, c->program, "logits"), (size_t)n * row);
-        }
+        if (!logits) continue;
+        size_t row = (size_t)c->model->classes * sizeof *logits;
+        memcpy(logits + at * c->model->classes, training_output(c->training, c->program, "logits"),
+               (size_t)n * row);
     }
-    for (int i = 0; i < p->ninputs; i++) free(inputs[i]);
     return sum / (double)c->batch;
 }
 
@@ -195,12 +198,13 @@ static void update(Case *c, int step, const CnxrtRecipe *r) {
     training_prepare(c->training);
 }
 
+// The recipe pretrain; else finetune, which has layer decay, else the first.
 static const CnxrtRecipe *find_recipe(const Case *c) {
-    bool pretrain = strcmp(c->program, "pretrain") == 0;
+    const char *name = strcmp(c->program, "pretrain") == 0 ? "pretrain" : "finetune";
     for (int i = 0; i < c->model->nrecipes; i++)
-        if ((c->model->recipes[i].kind == CNXRT_PRETRAIN) == pretrain) return &c->model->recipes[i];
-    die("the model has no recipe", NULL);
-    return NULL;
+        if (strcmp(c->model->recipes[i].name, name) == 0) return &c->model->recipes[i];
+    if (c->model->nrecipes == 0) die("the model has no recipe", NULL);
+    return &c->model->recipes[0];
 }
 
 static void seed_weights(Case *c) {
@@ -296,6 +300,34 @@ static void check_logits(Case *c, const CnxrtWeights *fixture, const float *got)
     free(want);
 }
 
+// The whole prediction of the images of step 0, by program reconstruct.
+static void check_pred(Case *c, const CnxrtWeights *fixture) {
+    const CnxrtProgram *p = cnxrt_program(c->model, "reconstruct");
+    if (!p) die("no program reconstruct", NULL);
+    int64_t size = 0;
+    for (int i = 0; i < p->noutputs; i++)
+        if (strcmp(p->outputs[i].name, "pred") == 0)
+            size = p->outputs[i].bytes / (int64_t)sizeof(float);
+    float *pred = take(c->batch * size, sizeof *pred), u[SAMPLES];
+    for (int64_t at = 0; at < c->batch; at += c->micro) {
+        int64_t n = c->batch - at < c->micro ? c->batch - at : c->micro;
+        run_program(c, "reconstruct", 0, at, n);
+        memcpy(pred + at * size, training_output(c->training, "reconstruct", "pred"),
+               (size_t)(n * size) * sizeof *pred);
+    }
+    double *want = need_tensor(fixture, "pred", SAMPLES), worst = 0, scale = 0;
+    cnxrt_seed_uniform("pred", 0, SAMPLES, u);
+    for (int k = 0; k < SAMPLES; k++) {
+        int64_t i = (int64_t)(((double)u[k] + 1) * 0.5 * (double)(c->batch * size));
+        double e = fabs((double)pred[i] - want[k]);
+        if (!(e <= worst)) worst = e;
+        scale = fmax(scale, fabs(want[k]));
+    }
+    report(c, "prediction", worst / scale, grad_tolerance);
+    free(want);
+    free(pred);
+}
+
 static void check_gradients(Case *c, const CnxrtWeights *fixture) {
     double worst = 0;
     int of_fixture = 0;
@@ -318,8 +350,10 @@ static void check(Case *c, const char *path) {
     CnxrtError err = {0};
     CnxrtWeights *fixture;
     if (cnxrt_weights_open(path, &fixture, &err) != CNXRT_OK) die(path, &err);
+    bool pretrain = strcmp(c->program, "pretrain") == 0;
+    const char *programs = pretrain ? "pretrain,reconstruct" : c->program;
     TrainingOptions o = {.model = c->model,
-                         .programs = c->program,
+                         .programs = programs,
                          .micro = c->micro,
                          .batch = c->batch,
                          .optimizer = true};
@@ -336,6 +370,7 @@ static void check(Case *c, const char *path) {
             report(c, "loss", relative(loss, losses[0]), loss_tolerance);
             if (logits) check_logits(c, fixture, logits);
             check_gradients(c, fixture);
+            if (pretrain) check_pred(c, fixture);
         }
         double e = relative(loss, losses[step]);
         if (!(e <= worst)) worst = e;
@@ -378,24 +413,36 @@ static void write_data(const Case *c, const char *x_path, const char *y_path) {
     free(m);
 }
 
+static float *read_gradient(const CnxrtWeights *w, int i, int64_t *n) {
+    const CnxrtTensorInfo *t = cnxrt_weights_info(w, i);
+    *n = 1;
+    for (int k = 0; k < t->rank; k++) *n *= t->dims[k];
+    float *g = take(*n, sizeof *g);
+    CnxrtError err = {0};
+    if (cnxrt_weights_read(w, i, g, &err) != CNXRT_OK) die(t->name, &err);
+    return g;
+}
+
+static double printed_loss(const char *line) {
+    char *end = NULL;
+    double loss = strncmp(line, "loss ", 5) == 0 ? strtod(line + 5, &end) : NAN;
+    if (!end || *end) die("the output is not 'loss VALUE'", NULL);
+    return loss;
+}
+
 static void compare(Case *c, const char *path, const char *grads_path, const char *printed) {
     CnxrtError err = {0};
     CnxrtWeights *fixture, *grads;
     if (cnxrt_weights_open(path, &fixture, &err) != CNXRT_OK) die(path, &err);
     if (cnxrt_weights_open(grads_path, &grads, &err) != CNXRT_OK) die(grads_path, &err);
-    char *end = NULL;
-    double loss = strncmp(printed, "loss ", 5) == 0 ? strtod(printed + 5, &end) : NAN, worst = 0;
-    if (!end || *end) die("the output is not 'loss VALUE'", NULL);
+    double loss = printed_loss(printed), worst = 0;
     double *want = need_tensor(fixture, "loss", 1);
     report(c, "loss printed", relative(loss, *want), loss_tolerance);
     int count = cnxrt_weights_count(grads), of_fixture = 0;
     for (int i = 0; i < count; i++) {
-        const CnxrtTensorInfo *t = cnxrt_weights_info(grads, i);
-        int64_t n = 1;
-        for (int k = 0; k < t->rank; k++) n *= t->dims[k];
-        float *g = take(n, sizeof *g);
-        if (cnxrt_weights_read(grads, i, g, &err) != CNXRT_OK) die(t->name, &err);
-        worst = fmax(worst, check_gradient(c, fixture, t->name, g, n));
+        int64_t n;
+        float *g = read_gradient(grads, i, &n);
+        worst = fmax(worst, check_gradient(c, fixture, cnxrt_weights_info(grads, i)->name, g, n));
         free(g);
     }
     for (int i = 0; i < cnxrt_weights_count(fixture); i++)
@@ -435,6 +482,7 @@ int main(int argc, char **argv) {
         parse_keys(&c, argc - 6, argv + 4);
         write_data(&c, argv[argc - 2], argv[argc - 1]);
     } else if (argc == 5 && strcmp(argv[1], "compare") == 0) {
+        c.name = "grad";
         compare(&c, argv[2], argv[3], argv[4]);
     } else {
         fprintf(stderr, "usage: see the head of parity_train.c\n");

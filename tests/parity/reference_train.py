@@ -24,7 +24,7 @@ SMALL = ((1, 1, 2, 1), (12, 20, 28, 36))
 SPECS = {
     "train_small.yaml": (SMALL, (2, 2, 2, 2), 44),
     "train_small_v1.yaml": (SMALL, (2, 2, 2, 2), None),
-    "train_group.yaml": (((3, 3, 27, 3), (4, 4, 8, 8)), (2, 2, 2, 2), 44),
+    "train_group.yaml": (((3, 3, 27, 3), (8, 12, 12, 16)), (2, 2, 2, 2), 44),
     "convnextv2_atto": (SIZES["convnextv2_atto"], (4, 2, 2, 2), 512),
     "convnextv2_atto_64": (SIZES["convnextv2_atto"], (2, 2, 2, 2), 512),
     "convnextv2_atto_32": (SIZES["convnextv2_atto"], (1, 2, 2, 2), 512),

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # One parity case of training: builds the spec, links parity_train with its object, compares loss,
 # logits, gradients and ten steps of AdamW with the PyTorch fixture, in one micro-batch and one image
-# at a time; then the same gradients by the command grad.
-#   train.sh CASE      with CNXC, CC, RUNTIME (archives and flags to link) and SPARSE (--sparse=...)
+# at a time; with grad=yes, then the same gradients by the command grad.
+#   train.sh CASE      with CNXC, CC and RUNTIME (archives and flags to link)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 case=$1
 line=$(grep -E "^$case " "$here/train_cases.txt" | sed 's/#.*//')
 read -r -a keys <<<"${line#* }"
-program= spec= n= c= h= w= loss=cross_entropy plain=1 micro=1 set=()
+program= spec= n= c= h= w= grad=no micro=1 set=()
 for kv in "${keys[@]}"; do
     v=${kv#*=}
     case $kv in
@@ -21,22 +21,22 @@ for kv in "${keys[@]}"; do
     statistics=*) set+=(--set "grn.statistics=$v"); micro=0 ;; # cannot be cut into micro-batches
     classes=*) set+=(--set "head.classes=$v") ;;
     loss=*) set+=(--set "recipes.finetune.loss=$v" --set recipes.train=none) ;;
-    targets=soft|drop=*) plain=0 ;; # nothing the command grad knows
+    grad=*) grad=$v ;;
+    targets=soft|drop=*) ;;
     *) echo "unknown key $kv"; exit 2 ;;
     esac
 done
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cd "$dir"
-set+=(--set "input.channels=$c" --set "input.height=$h" --set "input.width=$w"
-      "--programs=infer,$program" ${SPARSE:+"--sparse=$SPARSE"})
+set+=(--set "input.channels=$c" --set "input.height=$h" --set "input.width=$w" "--programs=infer,$program")
 "$CNXC" build "$spec" -o net.o --emit=obj "${set[@]}"
 "$CC" -std=c17 -D_GNU_SOURCE -O2 -I"$here/../../runtime" "$here/parity_train.c" net.o $RUNTIME -o parity
 fixture=$here/train_fixtures/$case.safetensors
 status=0
 ./parity check "$case" "$program" "$fixture" 0 "${keys[@]}" || status=1
 [ "$micro" = 0 ] || ./parity check "$case" "$program" "$fixture" 1 "${keys[@]}" || status=1
-if [ "$plain" = 1 ]; then
+if [ "$grad" = yes ]; then
     "$CNXC" build "$spec" -o net "${set[@]}"
     ./parity data "$case" "$program" "${keys[@]}" x.npy y.npy
     option=--mask
