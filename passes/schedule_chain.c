@@ -8,6 +8,7 @@
 #include "sched.h"
 
 enum { MAX_CHAIN = 6 }; // links of one: words, operands and sums fit an epilogue
+enum { NEAR = 4 };      // nodes ahead for which a value is made early
 
 // How the result of a link reaches its reader: through memory, as the value under construction, or
 // as a product with a vector that is added.
@@ -143,26 +144,44 @@ static Value follows_with(const Sched *sc, const Node *n, const Node *u, Value v
     return is_there(sc, n, other) ? other : NO_VALUE;
 }
 
-Value chain_follow(Sched *sc, const Node *n, Value v, SpecAttrs *s, Operands *o) {
-    while (sc->p->fuse_steps && s->nepilogue < MAX_CHAIN) {
-        const Node *u = only_reader(sc, v);
-        Value other = u ? follows_with(sc, n, u, v) : NO_VALUE;
-        if (other == NO_VALUE) break;
-        bool equal = type_eq(graph_type(sc->g, other), graph_type(sc->g, v));
-        switch (u->op) {
-        case OP_GELU_DX:
-            spec_word(s, node_int(u, A_approx) ? EPI_GELU_TANH_DX : EPI_GELU_DX);
-            break;
-        case OP_SCALE: spec_word(s, EPI_SCALE); break;
-        case OP_SCALE_ROWS: spec_word(s, EPI_SCALE_IMAGE); break;
-        case OP_MUL: spec_word(s, EPI_MUL); break;
-        default: spec_word(s, equal ? EPI_ADD : EPI_BIAS);
-        }
-        operand_value(sc, o, other);
-        vec_push(sc->a, &sc->done, u->first);
-        v = u->first;
+// Appends u, which reads v, to a kernel that runs when n is scheduled. False when it cannot follow.
+static bool take_link(Sched *sc, const Node *n, const Node *u, Value v, SpecAttrs *s, Operands *o) {
+    Value other = s->nepilogue < MAX_CHAIN ? follows_with(sc, n, u, v) : NO_VALUE;
+    if (other == NO_VALUE) return false;
+    bool equal = type_eq(graph_type(sc->g, other), graph_type(sc->g, v));
+    switch (u->op) {
+    case OP_GELU_DX: spec_word(s, node_int(u, A_approx) ? EPI_GELU_TANH_DX : EPI_GELU_DX); break;
+    case OP_SCALE: spec_word(s, EPI_SCALE); break;
+    case OP_SCALE_ROWS: spec_word(s, EPI_SCALE_IMAGE); break;
+    case OP_MUL: spec_word(s, EPI_MUL); break;
+    default: spec_word(s, equal ? EPI_ADD : EPI_BIAS);
     }
+    operand_value(sc, o, other);
+    vec_push(sc->a, &sc->done, u->first);
+    return true;
+}
+
+Value chain_follow(Sched *sc, const Node *n, Value v, SpecAttrs *s, Operands *o) {
+    for (const Node *u; sc->p->fuse_steps && (u = only_reader(sc, v)); v = u->first)
+        if (!take_link(sc, n, u, v, s, o)) break;
     return v;
+}
+
+// Where several nodes read v, the result of chain n, and one of the next is a link: v is stored on
+// the way to what that one's chain ends in. Returns what the kernel writes last.
+static Value store_and_follow(Sched *sc, const Node *n, SpecAttrs *s, Operands *o) {
+    const Node *end = sc->g->nodes.v + sc->g->nodes.n;
+    if (sc->uses[n->first] < 2 || s->nepilogue + 2 > MAX_CHAIN) return n->first;
+    for (const Node *u = n + 1; u < end && u <= n + NEAR; u++) {
+        if (u->nargs != 2 || u->args[0] != n->first || role(sc, u) == AS_PRODUCT ||
+            follows_with(sc, n, u, n->first) == NO_VALUE)
+            continue;
+        spec_word(s, EPI_STORE);
+        operand_value(sc, o, n->first);
+        take_link(sc, n, u, n->first, s, o);
+        return chain_follow(sc, n, u->first, s, o);
+    }
+    return n->first;
 }
 
 // ---- sums that ride along ----------------------------------------------------------------------
@@ -236,9 +255,11 @@ static void schedule_links(Sched *sc, const Node *n) {
     Value start = add_links(sc, &c, n);
     int64_t block = row_block(r.rows, 1, 1, r.n * 4 * (c.rest.n + 2), sc->t->l2 / 2);
     operand_value(sc, &c.first, start);
-    operand_value(sc, &c.first, n->first);
+    operand_add(&c.first, -1); // out: below
     for (int i = 0; i < c.rest.n; i++) c.first.v[c.first.n++] = c.rest.v[i];
     Riders riders = riders_begin(sc, n, n->first, r, block, &c.attrs, &c.first);
+    Value last = store_and_follow(sc, n, &c.attrs, &c.first);
+    c.first.v[1].buffer = buffer_of(sc, last);
     spec_set(&c.attrs, A_n, r.n);
     Step *st = step_new(sc, n, r.batch ? OVER_IMAGE : OVER_ONCE, r.rows, block, r.n, r.n);
     call_new(sc, st, K_ELTWISE, &c.attrs, &c.first, n, 0);
