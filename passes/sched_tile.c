@@ -49,6 +49,7 @@ GemmTile gemm_tile(const Target *t, int64_t rows, int64_t n, int64_t k) {
 DwTile gemm_dw_tile(const Target *t, int64_t n, int64_t k) {
     int64_t lanes = target_lanes(t), vectors = 2;
     DwTile tile = {.mr = t->registers >= 32 ? 8 : 4, .nr = vectors * lanes};
+    if (t->registers >= 32 && k <= 128) tile.mr = 12; // few panels: more rows per load
     if (k % tile.nr && k % (3 * lanes / 2) == 0) tile.nr = 3 * lanes / 2;
     if (tile.mr > n) tile.mr = n;
     return tile;

@@ -98,6 +98,27 @@ static bool case_gemm(Bench *b, Case *c, const char *line) {
     return true;
 }
 
+static bool case_gemm_dw(Bench *b, Case *c, const char *line) {
+    long m, n, k, mr, nr, depth;
+    if (sscanf(line, "gemm_dw %ld %ld %ld %ld %ld %ld", &m, &n, &k, &mr, &nr, &depth) < 6)
+        return false;
+    c->spec.spec.kind = K_GEMM_DW;
+    add_int(&c->spec, A_m, depth);
+    add_int(&c->spec, A_n, n);
+    add_int(&c->spec, A_k, k);
+    add_int(&c->spec, A_mr, mr);
+    add_int(&c->spec, A_nr, nr);
+    add_int(&c->spec, A_accumulate, 1);
+    c->rows = m;
+    c->cols = n;
+    c->macs = (double)m * (double)k * (double)n;
+    c->ops[0] = floats(b, m * n);
+    c->ops[1] = floats(b, m * k);
+    c->ops[2] = floats(b, depth * (n + mr + nr));
+    c->ops[3] = floats(b, n * k);
+    return true;
+}
+
 static bool case_dwconv(Bench *b, Case *c, const char *line) {
     long h, w, ch, k, tile;
     if (sscanf(line, "dwconv %ld %ld %ld %ld %ld", &h, &w, &ch, &k, &tile) < 5) return false;
@@ -270,8 +291,8 @@ static void case_call(const Case *c, KernelFn fn) {
 static double bench_run(Bench *b, const char *line) {
     Case *c = NEW(b->arena, Case);
     const char *why = "";
-    if (!case_gemm(b, c, line) && !case_dwconv(b, c, line) && !case_training(b, c, line) &&
-        !case_packed(b, c, line) && !case_rows(b, c, line)) {
+    if (!case_gemm(b, c, line) && !case_gemm_dw(b, c, line) && !case_dwconv(b, c, line) &&
+        !case_training(b, c, line) && !case_packed(b, c, line) && !case_rows(b, c, line)) {
         printf("%-44s unknown\n", line);
         return 0;
     }
@@ -345,6 +366,11 @@ static const char *const lines_512[] = {
     "gemm 784 192 768 8 32 4 m gelu,stat",
     "gemm 3136 384 96 8 32 4 m add",
     "gemm 3136 160 40 7 40 4 m add",
+    "gemm_dw 3136 160 40 8 32 256",
+    "gemm_dw 3136 40 160 8 32 256",
+    "gemm_dw 3136 384 96 8 32 256",
+    "gemm_dw 1568 192 768 8 32 256",
+    "gemm_dw 784 384 1536 8 32 256",
     "dwconv 56 56 40 7 14",
     "dwconv 56 56 96 7 14",
     "dwconv 28 28 192 7 14",

@@ -234,6 +234,7 @@ static void test_gemm_dw(void **unused) {
             {5, 3, 5, 3, nr, 4, 0, 5, 0, 3, true},
             {1, 10, 40, mr, 3 * nr / 4, 256, 0, 1, 0, 10, true},
             {4, mr, nr, mr, nr, 4, 2, 2, 0, mr, false},
+            {33, 4 * mr + 2, nr + 8, 3 * mr / 2, nr, 16, 0, 33, 0, 4 * mr + 2, true},
         };
         for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) gemm_dw_check(t, &cases[c]);
     }
