@@ -1,6 +1,6 @@
 // conv2d becomes patchify and linear:
 //   conv2d(x, w[o,i,kh,kw], b) = linear(patchify(x), w'[o, kh*kw*i], b),  w' = w permuted to
-//   [o,kh,kw,i]
+//   [o,kh,kw,i]: as it is where kh = kw = 1 or i = 1
 // A 1x1 convolution of stride 1 needs no patchify. The weight's new order is weight-only work.
 #include "pass.h"
 
@@ -9,7 +9,8 @@ static Value conv_weight(Rewrite *r, const Node *n) {
     Value w = mapped(r, n, 1);
     Type t = graph_type(r->dst, w);
     Attr perm = attr_ints(a, A_perm, (int64_t[]){0, 2, 3, 1}, 4);
-    w = graph_op(r->dst, OP_TRANSPOSE, n->loc, n->label, &w, 1, &perm, 1);
+    if (t.d[1].c > 1 && t.d[2].c * t.d[3].c > 1)
+        w = graph_op(r->dst, OP_TRANSPOSE, n->loc, n->label, &w, 1, &perm, 1);
     Dim shape[2] = {t.d[0], dim_c(t.d[1].c * t.d[2].c * t.d[3].c)};
     Attr flat = attr_dims(a, A_shape, shape, 2);
     return graph_op(r->dst, OP_RESHAPE, n->loc, n->label, &w, 1, &flat, 1);
