@@ -1,5 +1,6 @@
 // grad: the mean loss of a batch of tensors and its gradient by every parameter. Nothing random: no
 // augmentation, mixing, smoothing or drop path.
+#include "checkpoint.h"
 #include "cli_training.h"
 #include <stdlib.h>
 #include <string.h>
@@ -123,19 +124,11 @@ static int grad_run(Grad *g) {
     return CLI_OK;
 }
 
+// Under the names and in the shapes of checkpoints.
 static int grad_write(const Grad *g) {
-    const CnxrtModel *m = g->model;
-    CnxrtTensor *t = calloc((size_t)m->nparams + 1, sizeof *t);
-    if (!t) return cli_fail(g->cli, "out of memory");
-    for (int i = 0; i < m->nparams; i++) {
-        t[i] = (CnxrtTensor){.name = m->params[i].name,
-                             .rank = m->params[i].rank,
-                             .data = training_param(g->training, CNXRT_STATE_GRAD, i)};
-        memcpy(t[i].dims, m->params[i].dims, (size_t)t[i].rank * sizeof *t[i].dims);
-    }
-    CnxrtStatus s = cnxrt_safetensors_write(g->cli->args.output, t, m->nparams, NULL, &g->cli->err);
-    free(t);
-    return s == CNXRT_OK ? CLI_OK : cli_fail(g->cli, "%s", g->cli->err.text);
+    Cli *c = g->cli;
+    CnxrtStatus s = checkpoint_write(c->args.output, g->training, CNXRT_STATE_GRAD, NULL, &c->err);
+    return s == CNXRT_OK ? CLI_OK : cli_fail(c, "%s", c->err.text);
 }
 
 static int grad_check(Cli *c) {

@@ -293,7 +293,9 @@ static CnxrtStatus loop(Trainer *t, TrainerEnd *end, CnxrtError *err) {
         status = finish_step(t, err);
     } else if (t->state.step >= t->plan.steps) {
         trainer_say(t, "all %" PRId64 " steps are done already", t->plan.steps);
-        return write_weights(t, "last.safetensors", err);
+        status = write_weights(t, "last.safetensors", err);
+        if (status != CNXRT_OK || t->val.data) return status;
+        return write_weights(t, "best.safetensors", err);
     }
     while (status == CNXRT_OK && t->state.step < t->plan.steps && !t->state.pending) {
         if (t->state.step > t->started_step && told_to_stop(t)) {

@@ -109,6 +109,7 @@ def compare(o, name, c):
         errors[key] = np.linalg.norm(grads[key].reshape(-1).astype(np.float64) - g.reshape(-1)) / np.linalg.norm(g)
         if not o.evaluator and list(grads[key].shape) != list(g.shape):
             print(f"{name}: {key} has shape {grads[key].shape}, expected {g.shape}")
+            return False
     relative, worst = abs(loss - want.item()) / want.item(), max(errors, key=errors.get)
     print(f"{name}: loss {loss:.9g} off by {relative:.1e}, gradients by {errors[worst]:.1e} ({worst})", flush=True)
     limits = (1e-6, 1e-6) if o.evaluator else (1e-5, 1e-4)
