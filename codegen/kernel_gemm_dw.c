@@ -16,7 +16,13 @@ typedef struct {
     Val dy, x, work, out;
 } Dw;
 
-enum { UNROLL = 4, MAX_SUMS = 32 };
+enum {
+    UNROLL = 4,
+    MAX_SUMS = 32,
+    PAD = 16 // floats between tiles: rows of all tiles must not share a cache set
+};
+
+static int64_t tile_floats(const Dw *g) { return g->m * g->mr + PAD; }
 
 // A register tile under construction.
 typedef struct {
@@ -43,20 +49,31 @@ static void tile_step(Emit *e, Tile *t, Val a, Val b, int step) {
     }
 }
 
-static void tile_steps(Emit *e, Tile *t, Val a, Val b, Val from, Val to, int unroll) {
+// Where the next block's rows lie: one line of a row is fetched per step.
+typedef struct {
+    Val at, stride;
+} Ahead;
+
+static void tile_steps(Emit *e, Tile *t, Val a, Val b, const Ahead *ahead, Val from, Val to,
+                       int unroll) {
     Loop l;
     Val i = loop_begin(e, &l, from, to, unroll, t->sums, t->npieces * t->rows);
     Val at_a = emit_at(e, a, emit_imul(e, i, t->g->mr));
     Val at_b = emit_at(e, b, emit_imul(e, i, t->g->nr));
-    for (int u = 0; u < unroll; u++) tile_step(e, t, at_a, at_b, u);
+    for (int u = 0; u < unroll; u++) {
+        Val row = LLVMBuildNSWMul(e->b, emit_iadd(e, i, emit_i64(e, u)), ahead->stride, "");
+        emit_prefetch(e, emit_at(e, ahead->at, row), false, 2);
+        tile_step(e, t, at_a, at_b, u);
+    }
     loop_end(e, &l);
 }
 
-// void micro(a, b, out, count): a tile, a panel, the place of both in out.
+// void micro(a, b, out, count, next, stride): a tile, a panel, the place of both in out; what the
+// next block will read, rows `stride` apart.
 static Val emit_micro(Dw *g, int rows, int64_t width, const char *what) {
     Emit *e = g->e;
-    LLVMTypeRef params[] = {e->ptr, e->ptr, e->ptr, e->i64};
-    Val fn = emit_internal(e, arena_printf(e->arena, "%s.%s", g->symbol, what), params, 4);
+    LLVMTypeRef params[] = {e->ptr, e->ptr, e->ptr, e->i64, e->ptr, e->i64};
+    Val fn = emit_internal(e, arena_printf(e->arena, "%s.%s", g->symbol, what), params, 6);
     Val a = LLVMGetParam(fn, 0), b = LLVMGetParam(fn, 1), out = LLVMGetParam(fn, 2);
     Tile t = {.g = g, .rows = rows};
     t.npieces = emit_pieces(e, width, t.pieces);
@@ -67,9 +84,10 @@ static Val emit_micro(Dw *g, int rows, int64_t width, const char *what) {
             t.sums[p * rows + r] = vec_const(e, t.pieces[p].width, 0);
         }
     Val count = LLVMGetParam(fn, 3);
+    Ahead ahead = {LLVMGetParam(fn, 4), LLVMGetParam(fn, 5)};
     Val body = emit_imul(e, emit_idiv(e, count, UNROLL), UNROLL);
-    tile_steps(e, &t, a, b, emit_i64(e, 0), body, UNROLL);
-    tile_steps(e, &t, a, b, body, count, 1);
+    tile_steps(e, &t, a, b, &ahead, emit_i64(e, 0), body, UNROLL);
+    tile_steps(e, &t, a, b, &ahead, body, count, 1);
     for (int p = 0; p < t.npieces; p++)
         for (int r = 0; r < rows; r++) {
             Val at = emit_at_c(e, out, r * g->k + t.pieces[p].off);
@@ -80,45 +98,70 @@ static Val emit_micro(Dw *g, int rows, int64_t width, const char *what) {
     return fn;
 }
 
-// Rows of `width` floats at `from`, `stride` apart, become rows of `packed` floats, zeros past
-// width.
-static void emit_packed(Emit *e, Val to, Val from, Val rows, int64_t width, int64_t packed,
-                        int64_t stride) {
+// `width` floats at `from` become `packed` floats, zeros past width.
+static void copy_packed(Emit *e, Val to, Val from, int64_t width, int64_t packed) {
     Piece pieces[MAX_PIECES];
     int n = emit_pieces(e, width, pieces);
-    Loop l;
-    Val row = loop_begin(e, &l, emit_i64(e, 0), rows, 1, NULL, 0);
-    Val src = emit_at(e, from, emit_imul(e, row, stride));
-    Val dst = emit_at(e, to, emit_imul(e, row, packed));
     for (int i = 0; i < n; i++) {
         Piece whole = pieces[i];
         whole.valid = whole.width;
         if (whole.off + whole.width > packed) whole.valid = (int)packed - whole.off;
-        vec_store(e, vec_load(e, emit_at_c(e, src, pieces[i].off), pieces[i]),
-                  emit_at_c(e, dst, whole.off), whole);
+        vec_store(e, vec_load(e, emit_at_c(e, from, pieces[i].off), pieces[i]),
+                  emit_at_c(e, to, whole.off), whole);
     }
+}
+
+// The same for rows, `stride` apart.
+static void copy_rows(Emit *e, Val to, Val from, Val rows, int64_t width, int64_t packed,
+                      int64_t stride) {
+    Loop l;
+    Val row = loop_begin(e, &l, emit_i64(e, 0), rows, 1, NULL, 0);
+    copy_packed(e, emit_at(e, to, emit_imul(e, row, packed)),
+                emit_at(e, from, emit_imul(e, row, stride)), width, packed);
     loop_end(e, &l);
 }
 
 typedef struct {
-    Val row, rows, c0, c1, panel; // the block's rows; columns of dy; packed panel of x
+    Val row, rows, end, c0, c1, panel; // rows of the block, end of all; columns of dy; packed x
 } Block;
 
-// Tiles of dy of the block, packed: tile after tile in g->work.
+static Val tile_offset(const Dw *g, const Block *b, Val col) {
+    Emit *e = g->e;
+    return emit_imul(e, emit_idiv(e, emit_isub(e, col, b->c0), g->mr), tile_floats(g));
+}
+
+// Tiles of dy of the block, packed: tile after tile in g->work. Row by row, as dy lies in memory.
 static void pack_tiles(Dw *g, const Block *b) {
     Emit *e = g->e;
     int64_t whole = g->n / g->mr * g->mr;
+    Loop rows, l;
+    Val row = loop_begin(e, &rows, emit_i64(e, 0), b->rows, 1, NULL, 0);
+    Val src = emit_at(e, g->dy, emit_imul(e, emit_iadd(e, b->row, row), g->n));
+    Val dst = emit_at(e, g->work, emit_imul(e, row, g->mr));
     for (int partial = 0; partial < 2; partial++) {
         if (partial ? whole == g->n : whole == 0) continue;
-        Loop l;
         Val to = partial ? b->c1 : emit_imin(e, b->c1, emit_i64(e, whole));
         Val from = partial ? emit_imax(e, b->c0, emit_i64(e, whole)) : b->c0;
         Val col = loop_begin(e, &l, from, to, g->mr, NULL, 0);
-        Val dst = emit_at(e, g->work, emit_imul(e, emit_isub(e, col, b->c0), g->m));
-        Val src = emit_at(e, g->dy, emit_iadd(e, emit_imul(e, b->row, g->n), col));
-        emit_packed(e, dst, src, b->rows, partial ? g->n - whole : g->mr, g->mr, g->n);
+        Val tile = emit_at(e, dst, tile_offset(g, b, col));
+        copy_packed(e, tile, emit_at(e, src, col), partial ? g->n - whole : g->mr, g->mr);
         loop_end(e, &l);
     }
+    loop_end(e, &rows);
+}
+
+// The place in the next block that a tile and a panel fetch, rows *stride apart; the panel, which
+// is there already, when this block is the last.
+static Val fetch_next(Dw *g, const Block *b, Val o, Val col, Val *stride) {
+    Emit *e = g->e;
+    Val next = emit_iadd(e, b->row, emit_i64(e, g->m)), zero = emit_i64(e, 0);
+    Val dy = emit_at(e, g->dy, emit_iadd(e, emit_imul(e, next, g->n), o));
+    Val x = emit_at(e, g->x, emit_iadd(e, emit_imul(e, next, g->k), col));
+    Val first = LLVMBuildICmp(e->b, LLVMIntEQ, col, zero, ""), more = emit_less(e, next, b->end);
+    Val at = LLVMBuildSelect(e->b, first, dy, x, "");
+    *stride = LLVMBuildSelect(e->b, first, emit_i64(e, g->n), emit_i64(e, g->k), "");
+    *stride = LLVMBuildSelect(e->b, more, *stride, zero, "");
+    return LLVMBuildSelect(e->b, more, at, b->panel, "");
 }
 
 // One panel of x, packed, with every tile.
@@ -131,9 +174,11 @@ static void walk_tiles(Dw *g, const Block *b, Val col, bool partial_panel) {
         Val to = partial ? b->c1 : emit_imin(e, b->c1, emit_i64(e, whole));
         Val from = partial ? emit_imax(e, b->c0, emit_i64(e, whole)) : b->c0;
         Val o = loop_begin(e, &l, from, to, g->mr, NULL, 0);
-        Val a = emit_at(e, g->work, emit_imul(e, emit_isub(e, o, b->c0), g->m));
+        Val a = emit_at(e, g->work, tile_offset(g, b, o));
         Val out = emit_at(e, g->out, emit_iadd(e, emit_imul(e, o, g->k), col));
-        emit_call(e, g->micro[partial_panel][partial], (Val[]){a, b->panel, out, b->rows}, 4);
+        Val stride = NULL, at = fetch_next(g, b, o, col, &stride);
+        emit_call(e, g->micro[partial_panel][partial],
+                  (Val[]){a, b->panel, out, b->rows, at, stride}, 6);
         loop_end(e, &l);
     }
 }
@@ -147,7 +192,7 @@ static void walk_panels(Dw *g, const Block *b) {
         Val col = loop_begin(e, &l, emit_i64(e, partial ? whole : 0),
                              emit_i64(e, partial ? g->k : whole), g->nr, NULL, 0);
         Val src = emit_at(e, g->x, emit_iadd(e, emit_imul(e, b->row, g->k), col));
-        emit_packed(e, b->panel, src, b->rows, partial ? g->k - whole : g->nr, g->nr, g->k);
+        copy_rows(e, b->panel, src, b->rows, partial ? g->k - whole : g->nr, g->nr, g->k);
         walk_tiles(g, b, col, partial);
         loop_end(e, &l);
     }
@@ -179,9 +224,9 @@ void emit_gemm_dw(Emit *e, const KernelSpec *spec, const char *symbol) {
     g.work = emit_ptr(e, k.ops, 2);
     g.out = emit_ptr(e, k.ops, 3);
     if (!spec_int(spec, A_accumulate)) zero_rows(&g, k.c0, k.c1);
-    Block b = {.c0 = k.c0, .c1 = k.c1};
+    Block b = {.end = k.r1, .c0 = k.c0, .c1 = k.c1};
     Val tiles = emit_idiv(e, emit_iadd(e, emit_isub(e, k.c1, k.c0), emit_i64(e, g.mr - 1)), g.mr);
-    b.panel = emit_at(e, g.work, emit_imul(e, tiles, g.mr * g.m));
+    b.panel = emit_at(e, g.work, emit_imul(e, tiles, tile_floats(&g)));
     Loop l;
     b.row = loop_begin(e, &l, k.r0, k.r1, g.m, NULL, 0);
     b.rows = emit_imin(e, emit_isub(e, k.r1, b.row), emit_i64(e, g.m));

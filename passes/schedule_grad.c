@@ -35,7 +35,7 @@ static Step *blocks_step(Sched *sc, const Node *n, Rows r, int64_t block) {
 }
 
 // ---- gradient of a weight ----------------------------------------------------------------------
-enum { DEPTH = 256, SMALL_BYTES = 160 * 1024 };
+enum { DEPTH = 256, SMALL_BYTES = 160 * 1024, MIN_TILES = 5 };
 
 static void gemm_dw(Sched *sc, const Node *n, Step *st, Rows y, Rows x, int64_t cols,
                     const Operand *out, SpecAttrs *s) {
@@ -44,7 +44,7 @@ static void gemm_dw(Sched *sc, const Node *n, Step *st, Rows y, Rows x, int64_t 
     Operands o = {0};
     operand_value(sc, &o, n->args[0]);
     operand_value(sc, &o, n->args[1]);
-    operand_add(&o, scratch_new(sc, "dw.tiles", DEPTH, packed + t.nr));
+    operand_add(&o, scratch_new(sc, "dw.tiles", DEPTH + 16, packed + t.nr));
     o.v[o.n++] = *out;
     spec_set(s, A_m, DEPTH);
     spec_set(s, A_n, y.n);
@@ -70,6 +70,7 @@ static void op_linear_dw(Sched *sc, const Node *n) {
         return;
     }
     int64_t mr = gemm_dw_tile(sc->t, y.n, x.n).mr, cols = col_block(y.n, mr);
+    if (cols < MIN_TILES * mr) cols = MIN_TILES * mr; // x is packed once a unit
     Operand out = {.buffer = reduce_out(sc, n->first, &s)};
     Step *st = step_new(sc, n, y.batch ? OVER_FLAT : OVER_ONCE, y.rows, ALL_ROWS, y.n, cols);
     gemm_dw(sc, n, st, y, x, cols, &out, &s);

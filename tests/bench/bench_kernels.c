@@ -114,7 +114,7 @@ static bool case_gemm_dw(Bench *b, Case *c, const char *line) {
     c->macs = (double)m * (double)k * (double)n;
     c->ops[0] = floats(b, m * n);
     c->ops[1] = floats(b, m * k);
-    c->ops[2] = floats(b, depth * (n + mr + nr));
+    c->ops[2] = floats(b, (depth + 16) * (n + mr + nr));
     c->ops[3] = floats(b, n * k);
     return true;
 }

@@ -206,7 +206,7 @@ static void gemm_dw_check(const Target *t, const DwCase *g) {
     if (g->accumulate) set_int(&s, A_accumulate, 1);
     float *dy = integers(g->rows * g->n, 4), *x = integers(g->rows * g->k, 4);
     float *out = integers(g->n * g->k, 4);
-    float *work = floats_new(g->m * ((g->c1 - g->c0 + g->mr - 1) / g->mr * g->mr + g->nr));
+    float *work = floats_new((g->m + 16) * ((g->c1 - g->c0 + g->mr - 1) / g->mr * g->mr + g->nr));
     double *want = NEWN(arena, double, g->n * g->k);
     for (int64_t i = 0; i < g->n * g->k; i++) want[i] = g->accumulate ? out[i] : 0;
     for (int64_t r = g->r0; r < g->r1; r++)
