@@ -84,9 +84,14 @@ static const Schedule *find_schedule(const Pipeline *p, const char *name) {
     return NULL;
 }
 
-static void run_schedule(const Values *v, const Schedule *s, CnxrtFrame *frame) {
-    CodegenRunFn fn = codegen_jit_program(v->arena, s, diag_new(v->arena, stderr));
-    assert_non_null(fn);
+// A program for one target: its graph and schedules.
+typedef struct {
+    const Graph *g;
+    const Schedule *prepare, *infer;
+    CodegenRunFn run_prepare, run_infer;
+} Compiled;
+
+static void run_schedule(const Values *v, const Schedule *s, CodegenRunFn fn, CnxrtFrame *frame) {
     frame->arena = bytes_new(s->fixed_bytes + v->batch * s->image_bytes);
     frame->scratch = bytes_new(s->scratch_bytes);
     frame->batch = v->batch;
@@ -95,8 +100,8 @@ static void run_schedule(const Values *v, const Schedule *s, CnxrtFrame *frame) 
     free(frame->scratch);
 }
 
-static char *prepared_weights(const Values *v, const Pipeline *p) {
-    const Schedule *s = find_schedule(p, "prepare");
+static char *prepared_weights(const Values *v, const Compiled *c) {
+    const Schedule *s = c->prepare;
     if (!s) return bytes_new(0);
     char *params = bytes_new(s->param_bytes), *weights = bytes_new(s->weight_bytes);
     for (int i = 0; i < s->buffers.n; i++) {
@@ -106,7 +111,7 @@ static char *prepared_weights(const Values *v, const Pipeline *p) {
         memcpy(params + b->offset, as_floats(v->arena, &t), (size_t)b->bytes);
     }
     CnxrtFrame frame = {.params = params, .weights = weights};
-    run_schedule(v, s, &frame);
+    run_schedule(v, s, c->run_prepare, &frame);
     free(params);
     return weights;
 }
@@ -122,11 +127,29 @@ static const char *find_param(void *user, const char *name, Type type, Tensor *o
     return NULL;
 }
 
-static Result run_text(Values *v, const Target *t, const char *text) {
-    Diag *d = diag_new(v->arena, stderr);
-    Module *m = module_parse(v->arena, d, "test.ir", text, strlen(text));
+static CodegenRunFn jit(Arena *a, const Schedule *s) {
+    CodegenRunFn fn = s ? codegen_jit_program(a, s, diag_new(a, stderr)) : NULL;
+    assert_true(fn || !s);
+    return fn;
+}
+
+static Compiled compile(Arena *a, const Target *t, const char *text) {
+    Diag *d = diag_new(a, stderr);
+    Module *m = module_parse(a, d, "test.ir", text, strlen(text));
     if (!m) fail_msg("%s", text);
-    Result r = {.g = module_find(m, "infer")};
+    Compiled c = {.g = module_find(m, "infer")};
+    Pipeline p = {.arena = a, .target = t, .module = m, .rewrite_limit = -1};
+    PipelineOptions opt = {.rewrite_limit = -1, .stop_level = LEVEL_MEMORY};
+    if (!pipeline_run(&p, &opt, d)) fail_msg("%s", text);
+    c.prepare = find_schedule(&p, "prepare");
+    c.infer = find_schedule(&p, "infer");
+    c.run_prepare = jit(a, c.prepare);
+    c.run_infer = jit(a, c.infer);
+    return c;
+}
+
+static Result run(Values *v, const Compiled *c) {
+    Result r = {.g = c->g};
     Tensor *in = NEWN(v->arena, Tensor, MAX_PORTS);
     const void *ports[MAX_PORTS];
     for (int i = 0; i < r.g->inputs.n; i++) {
@@ -143,13 +166,10 @@ static Result run_text(Values *v, const Target *t, const char *text) {
                        .user = v};
     const char *why = eval_graph(&ctx, r.g, r.want);
     if (why) fail_msg("%s", why);
-    Pipeline p = {.arena = v->arena, .target = t, .module = m, .rewrite_limit = -1};
-    PipelineOptions opt = {.rewrite_limit = -1, .stop_level = LEVEL_MEMORY};
-    if (!pipeline_run(&p, &opt, d)) fail_msg("%s", text);
     for (int i = 0; i < r.g->outputs.n; i++) r.got[i] = bytes_new(4 * tensor_elems(&r.want[i]));
-    char *weights = prepared_weights(v, &p);
+    char *weights = prepared_weights(v, c);
     CnxrtFrame frame = {.weights = weights, .inputs = ports, .outputs = r.got};
-    run_schedule(v, find_schedule(&p, "infer"), &frame);
+    run_schedule(v, c->infer, c->run_infer, &frame);
     free(weights);
     return r;
 }
@@ -189,9 +209,11 @@ static const char *dense_text(Arena *a, const Dense *d, bool batch) {
         "%%dy = input {name=\"dy\"} : f32[%s,%d,%d,%d]\n"
         "%%w = param {name=\"w\"} : f32[%d,1,%d,%d]\n"
         "%%y = dwconv2d %%x, %%w {%s}\n%%dx = dwconv2d_dx %%dy, %%w {%s, shape=[%s,%d,%d,%d]}\n"
-        "%%dw = dwconv2d_dw %%dy, %%x {kernel=[%d,%d], %s}\nreturn y=%%y, dx=%%dx, dw=%%dw\n}\n",
+        "%%dw = dwconv2d_dw %%dy, %%x {kernel=[%d,%d], %s}\n%%y2 = add %%y, %%y\n"
+        "%%dx2 = dwconv2d_dx %%y2, %%w {%s, shape=[%s,%d,%d,%d]}\n%%s = add %%x, %%dx2\n"
+        "%%sums = sum_rows %%s\nreturn y=%%y, dx=%%dx, dw=%%dw, s=%%s, sums=%%sums\n}\n",
         b, d->h, d->w, d->c, b, ho, wo, d->c, d->c, d->kh, d->kw, window, window, b, d->h, d->w,
-        d->c, d->kh, d->kw, window);
+        d->c, d->kh, d->kw, window, window, b, d->h, d->w, d->c);
 }
 
 static void test_dense(void **unused) {
@@ -212,7 +234,8 @@ static void test_dense(void **unused) {
             Values v = {.arena = arena_new(), .batch = 1 + (int)(i % MAX_IMAGES)};
             const char *text = dense_text(v.arena, &cases[i], i % 5 != 4);
             if (i % 5 == 4) v.batch = 1;
-            Result r = run_text(&v, targets[t], text);
+            Compiled code = compile(v.arena, targets[t], text);
+            Result r = run(&v, &code);
             check_exact(arena_printf(v.arena, "%s case %d", targets[t]->name, (int)i), &r);
             result_free(&r);
             arena_free(v.arena);
@@ -224,7 +247,8 @@ typedef struct {
     int gh, gw, keep, block, c, kh, kw;
 } PackedCase;
 
-static const char *packed_text(Arena *a, const PackedCase *p, bool dense) {
+// Packed and masked dense side by side: outputs o and o + 3 are the same.
+static const char *packed_text(Arena *a, const PackedCase *p) {
     Str s = {.arena = a};
     int h = p->gh * p->block, w = p->gw * p->block;
     str_printf(&s,
@@ -242,15 +266,10 @@ static const char *packed_text(Arena *a, const PackedCase *p, bool dense) {
                "%%pdy = pack_rows %%dy, %%cells {block=%d}\n"
                "%%y = dwconv2d_packed %%px, %%rules, %%w, %%b\n"
                "%%dx = dwconv2d_packed_dx %%pdy, %%rules, %%w\n"
-               "%%dw = dwconv2d_packed_dw %%pdy, %%px, %%rules {kernel=[%d,%d]}\n",
+               "%%dw = dwconv2d_packed_dw %%pdy, %%px, %%rules {kernel=[%d,%d]}\n"
+               "%%dx2 = dwconv2d_packed_dx %%px, %%rules, %%w\n"
+               "%%s = add %%pdy, %%dx2\n%%sums = sum_rows %%s\n",
                p->block, p->block, p->kh, p->kw);
-    if (!dense) {
-        str_printf(&s,
-                   "%%u = unpack_rows %%px, %%cells {block=%d, shape=[B,%d,%d,%d]}\n"
-                   "return cells=%%cells, rules=%%rules, y=%%y, dx=%%dx, dw=%%dw, u=%%u\n}\n",
-                   p->block, h, w, p->c);
-        return str_cstr(&s);
-    }
     str_printf(&s,
                "%%mx = mask %%x, %%m\n%%mdy = mask %%dy, %%m\n"
                "%%fy = dwconv2d %%mx, %%w, %%b {stride=[1,1], pad=[%d,%d]}\n"
@@ -261,8 +280,10 @@ static const char *packed_text(Arena *a, const PackedCase *p, bool dense) {
     str_printf(&s,
                "%%qy = pack_rows %%fy, %%cells {block=%d}\n"
                "%%qdx = pack_rows %%fdx, %%cells {block=%d}\n"
-               "return y=%%y, dx=%%dx, dw=%%dw, qy=%%qy, qdx=%%qdx, qdw=%%fdw\n}\n",
-               p->block, p->block);
+               "%%u = unpack_rows %%px, %%cells {block=%d, shape=[B,%d,%d,%d]}\n"
+               "return y=%%y, dx=%%dx, dw=%%dw, qy=%%qy, qdx=%%qdx, qdw=%%fdw, s=%%s, sums=%%sums,"
+               " u=%%u, cells=%%cells, rules=%%rules\n}\n",
+               p->block, p->block, p->block, h, w, p->c);
     return str_cstr(&s);
 }
 
@@ -275,19 +296,6 @@ static const PackedCase packed_cases[] = {
 };
 enum { PACKED_CASES = sizeof packed_cases / sizeof *packed_cases };
 
-static void test_packed(void **unused) {
-    (void)unused;
-    for (int t = 0; t < ntargets; t++)
-        for (int i = 0; i < PACKED_CASES; i++) {
-            Values v = {
-                .arena = arena_new(), .batch = 1 + i % MAX_IMAGES, .keep = packed_cases[i].keep};
-            Result r = run_text(&v, targets[t], packed_text(v.arena, &packed_cases[i], false));
-            check_exact(arena_printf(v.arena, "%s case %d", targets[t]->name, i), &r);
-            result_free(&r);
-            arena_free(v.arena);
-        }
-}
-
 static void compare(const char *what, const Result *r, int o, double tolerance) {
     const float *got = r->got[o], *want = r->got[o + 3];
     double most = 0;
@@ -299,19 +307,27 @@ static void compare(const char *what, const Result *r, int o, double tolerance) 
                      got[i], want[i]);
 }
 
-static void test_packed_is_dense(void **unused) {
+static void packed_check(const Target *t, const PackedCase *p, int batch) {
+    Values v = {.arena = arena_new(), .batch = batch, .keep = p->keep};
+    Compiled code = compile(v.arena, t, packed_text(v.arena, p));
+    const char *what = arena_printf(v.arena, "%s %dx%d cells of %d, %d channels", t->name, p->gh,
+                                    p->gw, p->block, p->c);
+    Result r = run(&v, &code);
+    check_exact(what, &r);
+    result_free(&r);
+    v.real = true;
+    r = run(&v, &code);
+    for (int o = 0; o < 2; o++) compare(what, &r, o, p->block == 1 ? 0 : 1e-6);
+    compare(what, &r, 2, 1e-6);
+    result_free(&r);
+    arena_free(v.arena);
+}
+
+static void test_packed(void **unused) {
     (void)unused;
     for (int t = 0; t < ntargets; t++)
-        for (int i = 0; i < PACKED_CASES; i++) {
-            const PackedCase *p = &packed_cases[i];
-            Values v = {.arena = arena_new(), .batch = 2, .keep = p->keep, .real = true};
-            Result r = run_text(&v, targets[t], packed_text(v.arena, p, true));
-            const char *what = arena_printf(v.arena, "%s case %d", targets[t]->name, i);
-            for (int o = 0; o < 2; o++) compare(what, &r, o, p->block == 1 ? 0 : 1e-6);
-            compare(what, &r, 2, 1e-6);
-            result_free(&r);
-            arena_free(v.arena);
-        }
+        for (int i = 0; i < PACKED_CASES; i++)
+            packed_check(targets[t], &packed_cases[i], 1 + i % MAX_IMAGES);
 }
 
 // Patches straight from the image.
@@ -334,7 +350,8 @@ static void test_patchify_rows(void **unused) {
                 cases[i].gw * cases[i].block * cases[i].kw, cases[i].c, cases[i].gh, cases[i].gw,
                 cases[i].keep, cases[i].gh * cases[i].gw - cases[i].keep, cases[i].kh, cases[i].kw,
                 cases[i].block);
-            Result r = run_text(&v, targets[t], text);
+            Compiled code = compile(v.arena, targets[t], text);
+            Result r = run(&v, &code);
             check_exact(arena_printf(v.arena, "%s case %d", targets[t]->name, (int)i), &r);
             result_free(&r);
             arena_free(v.arena);
@@ -424,8 +441,9 @@ static int teardown(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dense),           cmocka_unit_test(test_packed),
-        cmocka_unit_test(test_packed_is_dense), cmocka_unit_test(test_patchify_rows),
+        cmocka_unit_test(test_dense),
+        cmocka_unit_test(test_packed),
+        cmocka_unit_test(test_patchify_rows),
         cmocka_unit_test(test_spills),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
