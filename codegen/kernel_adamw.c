@@ -1,26 +1,11 @@
 // The optimiser: one pass over a parameter, its gradient and its moments, at the speed of memory.
+#include "../runtime/cnxrt_model.h"
 #include "kernel.h"
 
-// Elements of operand hyper: those of runtime/cnxrt_model.h.
-enum {
-    LR,
-    BETA1,
-    BETA2,
-    EPS,
-    DECAY,
-    CORRECTION1,
-    CORRECTION2,
-    GRAD_SCALE,
-    EMA,
-    ONE_MINUS_BETA1,
-    ONE_MINUS_BETA2,
-    ONE_MINUS_EMA,
-    HYPERS
-};
 enum { P, G, M, V, P_OUT, M_OUT, V_OUT, OPERANDS };
 
 typedef struct {
-    Val at[OPERANDS], hyper[HYPERS];
+    Val at[OPERANDS], hyper[CNXRT_HYPERS];
     Val keep, rate; // 1 - lr s decay d, lr s corr1
 } Adamw;
 
@@ -37,15 +22,15 @@ static Val load_piece(Emit *e, Val base, Val col, Piece p) {
 static void adamw_column(Emit *e, void *ctx, Val col, Piece piece, Val *carry) {
     (void)carry;
     const Adamw *a = ctx;
-    Val h[HYPERS];
-    for (int i = 0; i < HYPERS; i++) h[i] = vec_splat(e, piece.width, a->hyper[i]);
-    Val g = emit_fmul(e, load_piece(e, a->at[G], col, piece), h[GRAD_SCALE]);
-    Val m = emit_fmul(e, load_piece(e, a->at[M], col, piece), h[BETA1]);
-    Val v = emit_fmul(e, load_piece(e, a->at[V], col, piece), h[BETA2]);
-    m = emit_fma(e, g, h[ONE_MINUS_BETA1], m);
-    v = emit_fma(e, emit_fmul(e, g, g), h[ONE_MINUS_BETA2], v);
+    Val h[CNXRT_HYPERS];
+    for (int i = 0; i < CNXRT_HYPERS; i++) h[i] = vec_splat(e, piece.width, a->hyper[i]);
+    Val g = emit_fmul(e, load_piece(e, a->at[G], col, piece), h[CNXRT_HYPER_GRAD_SCALE]);
+    Val m = emit_fmul(e, load_piece(e, a->at[M], col, piece), h[CNXRT_HYPER_BETA1]);
+    Val v = emit_fmul(e, load_piece(e, a->at[V], col, piece), h[CNXRT_HYPER_BETA2]);
+    m = emit_fma(e, g, h[CNXRT_HYPER_ONE_MINUS_BETA1], m);
+    v = emit_fma(e, emit_fmul(e, g, g), h[CNXRT_HYPER_ONE_MINUS_BETA2], v);
     Val p = emit_fmul(e, load_piece(e, a->at[P], col, piece), vec_splat(e, piece.width, a->keep));
-    Val below = emit_fma(e, emit_sqrt(e, v), h[CORRECTION2], h[EPS]);
+    Val below = emit_fma(e, emit_sqrt(e, v), h[CNXRT_HYPER_CORRECTION2], h[CNXRT_HYPER_EPS]);
     Val step = emit_fdiv(e, emit_fmul(e, m, vec_splat(e, piece.width, a->rate)), below);
     vec_store(e, emit_fsub(e, p, step), emit_at(e, a->at[P_OUT], col), piece);
     vec_store(e, m, emit_at(e, a->at[M_OUT], col), piece);
@@ -58,11 +43,11 @@ void emit_adamw(Emit *e, const KernelSpec *spec, const char *symbol) {
     Adamw a;
     Val hyper = emit_ptr(e, k.ops, 4), group = emit_ptr(e, k.ops, 5);
     for (int i = 0; i < OPERANDS; i++) a.at[i] = emit_ptr(e, k.ops, place[i]);
-    for (int i = 0; i < HYPERS; i++) a.hyper[i] = scalar_at(e, hyper, i);
-    Val lr = emit_fmul(e, a.hyper[LR], scalar_at(e, group, 0));
-    Val decay = emit_fmul(e, a.hyper[DECAY], scalar_at(e, group, 1));
+    for (int i = 0; i < CNXRT_HYPERS; i++) a.hyper[i] = scalar_at(e, hyper, i);
+    Val lr = emit_fmul(e, a.hyper[CNXRT_HYPER_LR], scalar_at(e, group, 0));
+    Val decay = emit_fmul(e, a.hyper[CNXRT_HYPER_DECAY], scalar_at(e, group, 1));
     a.keep = emit_fsub(e, LLVMConstReal(e->f32, 1), emit_fmul(e, lr, decay));
-    a.rate = emit_fmul(e, lr, a.hyper[CORRECTION1]);
+    a.rate = emit_fmul(e, lr, a.hyper[CNXRT_HYPER_CORRECTION1]);
     emit_columns(e, spec_int(spec, A_n), k.c0, k.c1, 2, adamw_column, &a, NULL, 0);
     emit_return(e);
 }
@@ -83,8 +68,8 @@ void emit_ema(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
     Val hyper = emit_ptr(e, k.ops, 2);
     Ema a = {.e = emit_ptr(e, k.ops, 0), .p = emit_ptr(e, k.ops, 1), .out = emit_ptr(e, k.ops, 3)};
-    a.decay = scalar_at(e, hyper, EMA);
-    a.share = scalar_at(e, hyper, ONE_MINUS_EMA);
+    a.decay = scalar_at(e, hyper, CNXRT_HYPER_EMA);
+    a.share = scalar_at(e, hyper, CNXRT_HYPER_ONE_MINUS_EMA);
     emit_columns(e, spec_int(spec, A_n), k.c0, k.c1, 4, ema_column, &a, NULL, 0);
     emit_return(e);
 }

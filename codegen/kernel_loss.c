@@ -12,6 +12,15 @@ typedef struct {
     Val cotangent;
 } LossRow;
 
+// Operands: [dl] z t out
+static LossRow loss_operands(Emit *e, const KernelSpec *spec, Val ops, bool dx) {
+    LossRow r = {.n = spec_int(spec, A_n), .dl = dx ? emit_ptr(e, ops, 0) : NULL};
+    r.z = emit_ptr(e, ops, dx);
+    r.t = emit_ptr(e, ops, dx + 1);
+    r.out = emit_ptr(e, ops, dx + 2);
+    return r;
+}
+
 static Val loss_load(Emit *e, const LossRow *r, Val base, Val col, Piece p) {
     return vec_load(e, emit_at(e, base, emit_iadd(e, emit_imul(e, r->row, r->n), col)), p);
 }
@@ -75,10 +84,7 @@ static void entropy_column(Emit *e, void *ctx, Val col, Piece p, Val *sums) {
 
 void emit_softmax_ce(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
-    LossRow r = {.n = spec_int(spec, A_n)};
-    r.z = emit_ptr(e, k.ops, 0);
-    r.t = emit_ptr(e, k.ops, 1);
-    r.out = emit_ptr(e, k.ops, 2);
+    LossRow r = loss_operands(e, spec, k.ops, false);
     Loop l;
     Val sum;
     r.row = loop_begin(e, &l, k.r0, k.r1, 1, NULL, 0);
@@ -101,11 +107,7 @@ static void softmax_dx_column(Emit *e, void *ctx, Val col, Piece p, Val *carry) 
 
 void emit_softmax_ce_dx(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
-    LossRow r = {.n = spec_int(spec, A_n)};
-    r.dl = emit_ptr(e, k.ops, 0);
-    r.z = emit_ptr(e, k.ops, 1);
-    r.t = emit_ptr(e, k.ops, 2);
-    r.out = emit_ptr(e, k.ops, 3);
+    LossRow r = loss_operands(e, spec, k.ops, true);
     Loop l;
     Val sums[2];
     r.row = loop_begin(e, &l, k.r0, k.r1, 1, NULL, 0);
@@ -135,10 +137,7 @@ static void bce_column(Emit *e, void *ctx, Val col, Piece p, Val *sums) {
 
 void emit_bce(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
-    LossRow r = {.n = spec_int(spec, A_n)};
-    r.z = emit_ptr(e, k.ops, 0);
-    r.t = emit_ptr(e, k.ops, 1);
-    r.out = emit_ptr(e, k.ops, 2);
+    LossRow r = loss_operands(e, spec, k.ops, false);
     Loop l;
     Val sum;
     r.row = loop_begin(e, &l, k.r0, k.r1, 1, NULL, 0);
@@ -161,11 +160,7 @@ static void bce_dx_column(Emit *e, void *ctx, Val col, Piece p, Val *carry) {
 
 void emit_bce_dx(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
-    LossRow r = {.n = spec_int(spec, A_n)};
-    r.dl = emit_ptr(e, k.ops, 0);
-    r.z = emit_ptr(e, k.ops, 1);
-    r.t = emit_ptr(e, k.ops, 2);
-    r.out = emit_ptr(e, k.ops, 3);
+    LossRow r = loss_operands(e, spec, k.ops, true);
     Loop l;
     r.row = loop_begin(e, &l, k.r0, k.r1, 1, NULL, 0);
     r.cotangent = emit_fdiv(e, load_scalar(e, r.dl, r.row), LLVMConstReal(e->f32, (double)r.n));

@@ -148,18 +148,13 @@ static CnxrtStatus session_memory(CnxrtSession *s, CnxrtError *err) {
     return no_memory(err, "activations", plan.arena + plan.scratch + plan.spare);
 }
 
-static CnxrtStatus options_check(const CnxrtModel *m, const CnxrtOptions *o, CnxrtError *err) {
+CnxrtStatus cnxrt_model_check(const CnxrtModel *m, const char *programs, CnxrtError *err) {
     if (m->abi != CNXRT_ABI) {
         cnxrt_error_set(err, "model %s has ABI %u, this runtime has %d", m->name, m->abi,
                         CNXRT_ABI);
         return CNXRT_ERROR_ARGUMENT;
     }
-    if (o->threads < 0 || o->threads > 4096 || o->max_batch < 0) {
-        cnxrt_error_set(err, "%d threads and batches of %lld images", o->threads,
-                        (long long)o->max_batch);
-        return CNXRT_ERROR_ARGUMENT;
-    }
-    for (const char *p = o->programs; p && *p;) {
+    for (const char *p = programs; p && *p;) {
         char name[64] = "";
         size_t n = strcspn(p, ",");
         if (n < sizeof name) memcpy(name, p, n);
@@ -170,6 +165,15 @@ static CnxrtStatus options_check(const CnxrtModel *m, const CnxrtOptions *o, Cnx
         p += n + (p[n] == ',');
     }
     return cnxrt_cpu_check(m->target, m->target_features, err);
+}
+
+static CnxrtStatus options_check(const CnxrtModel *m, const CnxrtOptions *o, CnxrtError *err) {
+    if (o->threads < 0 || o->threads > 4096 || o->max_batch < 0) {
+        cnxrt_error_set(err, "%d threads and batches of %lld images", o->threads,
+                        (long long)o->max_batch);
+        return CNXRT_ERROR_ARGUMENT;
+    }
+    return cnxrt_model_check(m, o->programs, err);
 }
 
 static CnxrtSession *session_new(const CnxrtModel *m, const CnxrtOptions *o) {

@@ -31,6 +31,8 @@ struct CnxrtSession {
 // which it must not share. The session's programs must include prepare.
 CnxrtStatus cnxrt_session_params(CnxrtSession *s, const void *params, CnxrtError *err);
 
+// The ABI, that every program of a comma-separated list is there (NULL: none), and the CPU.
+CnxrtStatus cnxrt_model_check(const CnxrtModel *m, const char *programs, CnxrtError *err);
 // Runs one program once on `threads` threads; returns how many there were. frame: all but team.
 int64_t cnxrt_frame_run(CnxrtTeam *team, const CnxrtProgram *p, int threads, CnxrtFrame *frame);
 

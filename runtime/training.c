@@ -3,7 +3,6 @@
 // threads change nothing.
 #include "training.h"
 #include "cnxrt.h"
-#include "cpu.h"
 #include "memory.h"
 #include "session.h"
 #include "training_state.h"
@@ -42,28 +41,12 @@ void *training_state(const Training *t, int slot) { return t->state[slot]; }
 // -------------------------------------------------------------------------------------
 
 static CnxrtStatus options_check(const TrainingOptions *o, const char *list, CnxrtError *err) {
-    const CnxrtModel *m = o->model;
-    if (m->abi != CNXRT_ABI) {
-        cnxrt_error_set(err, "model %s has ABI %u, this runtime has %d", m->name, m->abi,
-                        CNXRT_ABI);
-        return CNXRT_ERROR_ARGUMENT;
-    }
     if (o->threads < 0 || o->threads > 4096 || o->micro < 0 || o->batch < 0) {
         cnxrt_error_set(err, "%d threads, micro-batches of %lld and batches of %lld images",
                         o->threads, (long long)o->micro, (long long)o->batch);
         return CNXRT_ERROR_ARGUMENT;
     }
-    for (const char *p = list; *p;) {
-        char name[64] = "";
-        size_t n = strcspn(p, ",");
-        if (n < sizeof name) memcpy(name, p, n);
-        if (!cnxrt_program(m, name)) {
-            cnxrt_error_set(err, "model %s has no program %.*s", m->name, (int)n, p);
-            return CNXRT_ERROR_ARGUMENT;
-        }
-        p += n + (p[n] == ',');
-    }
-    return cnxrt_cpu_check(m->target, m->target_features, err);
+    return cnxrt_model_check(o->model, list, err);
 }
 
 static double mega(int64_t bytes) { return (double)bytes / 1e6; }
