@@ -68,6 +68,7 @@ bool codegen_prepare(Arena *a, const Schedule *prepare, const void *params, void
 // The row of the target table that describes this machine's CPU, with cpu and features filled from
 // the host (arena copy), named after the row; NULL when no row does.
 const Target *codegen_native_target(Arena *a);
+bool codegen_host_runs(Arena *a, const Target *t); // this CPU has what the row needs
 // Compiles one kernel for the host and returns it, or NULL with the reason in *why: for numeric
 // tests and tuning. The code lives until the process ends.
 typedef void (*KernelFn)(void *const *ops, int64_t r0, int64_t r1, int64_t c0, int64_t c1);

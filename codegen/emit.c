@@ -19,16 +19,16 @@ void emit_init(Emit *e, Arena *a, LLVMContextRef ctx, LLVMModuleRef mod, const T
     e->f32 = LLVMFloatTypeInContext(ctx);
     e->ptr = LLVMPointerTypeInContext(ctx, 0);
     e->lanes = target_lanes(t);
-    e->masks = t->vector_bits == 512;
+    e->masks = t->masks;
 }
 
 void emit_free(Emit *e) { LLVMDisposeBuilder(e->b); }
 
 // ---- functions ---------------------------------------------------------------------------------
-static void add_enum_attribute(Emit *e, const char *name) {
+static void add_enum_attribute(Emit *e, const char *name, uint64_t value) {
     unsigned kind = LLVMGetEnumAttributeKindForName(name, strlen(name));
     LLVMAddAttributeAtIndex(e->fn, LLVMAttributeFunctionIndex,
-                            LLVMCreateEnumAttribute(e->ctx, kind, 0));
+                            LLVMCreateEnumAttribute(e->ctx, kind, value));
 }
 
 static void add_text_attribute(Emit *e, const char *key, const char *value) {
@@ -41,11 +41,12 @@ Val emit_function(Emit *e, const char *symbol, const LLVMTypeRef *params, int n)
     LLVMTypeRef types[16];
     for (int i = 0; i < n; i++) types[i] = params[i];
     e->fn = LLVMAddFunction(e->mod, symbol, LLVMFunctionType(e->none, types, (unsigned)n, 0));
-    add_enum_attribute(e, "nounwind");
+    add_enum_attribute(e, "nounwind", 0);
     add_text_attribute(e, "target-cpu", e->target->cpu);
     if (*e->target->features) add_text_attribute(e, "target-features", e->target->features);
     add_text_attribute(e, "prefer-vector-width",
                        arena_printf(e->arena, "%d", e->target->vector_bits));
+    if (e->target->vscale) add_enum_attribute(e, "vscale_range", (uint64_t)e->target->vscale << 32);
     LLVMBasicBlockRef entry = LLVMAppendBasicBlockInContext(e->ctx, e->fn, "entry");
     LLVMPositionBuilderAtEnd(e->b, entry);
     return e->fn;
@@ -54,7 +55,7 @@ Val emit_function(Emit *e, const char *symbol, const LLVMTypeRef *params, int n)
 Val emit_internal(Emit *e, const char *symbol, const LLVMTypeRef *params, int n) {
     Val fn = emit_function(e, symbol, params, n);
     LLVMSetLinkage(fn, LLVMInternalLinkage);
-    add_enum_attribute(e, "noinline");
+    add_enum_attribute(e, "noinline", 0);
     return fn;
 }
 

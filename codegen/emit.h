@@ -2,7 +2,7 @@
 // f32 with tails, and the mathematics of activations. Everything is emitted in its final shape; no
 // LLVM pass runs over it.
 //
-// Tails: a row of n floats is cut into Pieces. On targets with 512-bit vectors (and so with masks)
+// Tails: a row of n floats is cut into Pieces. On targets with masks
 // the remainder is one piece of the next power of two, masked when it is not full; elsewhere it is
 // cut into powers of two. Extents are static, so no mask is ever computed.
 //

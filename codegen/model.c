@@ -43,23 +43,13 @@ Schedule *model_program(const CodegenModel *m, const char *name) {
 }
 
 // ---- features ----------------------------------------------------------------------------------
-// The psABI levels are CPU names to LLVM, so their features are not in the target's list.
-static const struct {
-    const char *cpu, *features;
-} cpu_levels[] = {
-#define V2 "cx16,sahf,popcnt,sse3,ssse3,sse4.1,sse4.2"
-#define V3 V2 ",avx,avx2,bmi,bmi2,f16c,fma,lzcnt,movbe"
-#define V4 V3 ",avx512f,avx512bw,avx512cd,avx512dq,avx512vl"
-    {"x86-64-v2", V2},
-    {"x86-64-v3", V3},
-    {"x86-64-v4", V4},
-};
-
 // Features the runtime can check; others of a host's list never change what is generated.
 static const char *const checked_features[] = {
 #define CPU_FEATURE(name, leaf, subleaf, reg, bit, state) name,
+#define ARM_FEATURE(name, word, bits) name,
 #include "../runtime/cnxrt_cpu.def"
 #undef CPU_FEATURE
+#undef ARM_FEATURE
 };
 
 static bool feature_checked(const char *s, size_t n) {
@@ -68,14 +58,23 @@ static bool feature_checked(const char *s, size_t n) {
     return false;
 }
 
-// What the CPU must have: the level's features and those switched on in the target's list.
+static bool lists(const char *names, const char *s, size_t n) {
+    for (const char *p = names; *p;) {
+        size_t len = strcspn(p, ",");
+        if (len == n && memcmp(p, s, n) == 0) return true;
+        p += len + (p[len] == ',');
+    }
+    return false;
+}
+
+// What the CPU must have: the row's needs and what is switched on in the target's list.
 static const char *required_features(Arena *a, const Target *t) {
     Str out = {.arena = a};
-    for (size_t i = 0; i < sizeof cpu_levels / sizeof *cpu_levels; i++)
-        if (strcmp(t->cpu, cpu_levels[i].cpu) == 0) str_add(&out, cpu_levels[i].features);
+    str_add(&out, t->needs);
     for (const char *p = t->features; *p;) {
         size_t n = strcspn(p, ",");
-        if (n > 1 && p[0] == '+' && feature_checked(p + 1, n - 1)) {
+        if (n > 1 && p[0] == '+' && feature_checked(p + 1, n - 1) &&
+            !lists(t->needs, p + 1, n - 1)) {
             if (out.n) str_add(&out, ",");
             str_addn(&out, p + 1, n - 1);
         }

@@ -3,6 +3,8 @@
 // executables and shared libraries.
 #include "module.h"
 #include <llvm-c/Target.h>
+#include <sys/auxv.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 // ---- the host ----------------------------------------------------------------------------------
@@ -22,23 +24,48 @@ static bool host_has(const char *features, const char *names) {
     return true;
 }
 
-// Rows that can describe a host, best first.
-static const struct {
-    const char *row, *arch, *needs;
-} host_rows[] = {
-    {"x86-64-v4", "x86_64",
-     "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi,bmi2,f16c,lzcnt,movbe"},
-    {"x86-64-v3", "x86_64", "avx2,fma,bmi,bmi2,f16c,lzcnt,movbe"},
-    {"x86-64-v2", "x86_64", "sse4.2,popcnt,cx16"},
-    {"aarch64", "aarch64", ""},
-};
+// The vector length of scalable vectors, by the names of the table: LLVM does not report it.
+static const char *host_vector_length(void) {
+    long bytes = 0;
+#if defined(__aarch64__)
+    int vl = prctl(PR_SVE_GET_VL);
+    bytes = vl < 0 ? 0 : vl & PR_SVE_VL_LEN_MASK;
+    return bytes >= 32 ? ",+sve256" : "";
+#elif defined(__riscv) && __riscv_xlen == 64
+    if (getauxval(AT_HWCAP) >> ('V' - 'A') & 1) __asm__("csrr %0, 0xc22" : "=r"(bytes)); // vlenb
+    return bytes >= 32 ? ",+zvl256b" : "";
+#endif
+    return bytes ? "?" : "";
+}
 
-static const Target *host_row(const char *triple, const char *features) {
-    for (size_t i = 0; i < sizeof host_rows / sizeof *host_rows; i++)
-        if (strncmp(triple, host_rows[i].arch, strlen(host_rows[i].arch)) == 0 &&
-            host_has(features, host_rows[i].needs))
-            return target_find(host_rows[i].row);
-    return NULL;
+typedef struct {
+    char *triple, *cpu;
+    const char *features; // LLVM's names
+} Host;
+
+static Host host_read(Arena *a) {
+    char *features = LLVMGetHostCPUFeatures();
+    Host h = {LLVMGetDefaultTargetTriple(), LLVMGetHostCPUName(),
+              arena_printf(a, "%s%s", features, host_vector_length())};
+    LLVMDisposeMessage(features);
+    return h;
+}
+
+static void host_free(Host *h) {
+    LLVMDisposeMessage(h->triple);
+    LLVMDisposeMessage(h->cpu);
+}
+
+static bool host_runs(const Host *h, const Target *t) {
+    size_t arch = strcspn(t->triple, "-") + 1;
+    return strncmp(h->triple, t->triple, arch) == 0 && host_has(h->features, t->needs);
+}
+
+bool codegen_host_runs(Arena *a, const Target *t) {
+    Host h = host_read(a);
+    bool runs = host_runs(&h, t);
+    host_free(&h);
+    return runs;
 }
 
 // Sizes the system reports, where they are plausible.
@@ -49,20 +76,20 @@ static void host_caches(Target *t) {
 }
 
 const Target *codegen_native_target(Arena *a) {
-    char *triple = LLVMGetDefaultTargetTriple();
-    char *cpu = LLVMGetHostCPUName(), *features = LLVMGetHostCPUFeatures();
-    const Target *row = host_row(triple, features);
+    Host h = host_read(a);
+    const Target *row = NULL;
+    for (int i = 0; i < target_count; i++)
+        if (host_runs(&h, &target_table[i])) row = &target_table[i];
     Target *t = NULL;
     if (row) {
         t = NEW(a, Target);
         *t = *row;
-        t->cpu = arena_strdup(a, cpu);
-        t->features = arena_printf(a, "%s%s%s", features, *row->features ? "," : "", row->features);
+        t->cpu = arena_strdup(a, h.cpu);
+        t->features =
+            arena_printf(a, "%s%s%s", h.features, *row->features ? "," : "", row->features);
         host_caches(t);
     }
-    LLVMDisposeMessage(triple);
-    LLVMDisposeMessage(cpu);
-    LLVMDisposeMessage(features);
+    host_free(&h);
     return t;
 }
 

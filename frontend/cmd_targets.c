@@ -10,18 +10,28 @@ static const Command command = {
             "name to --target of 'cnxc build' and 'cnxc emit'.",
 };
 
+// What else the row gives, in words.
+static const char *units(Arena *a, const Target *t) {
+    static const char *const bf16[] = {"", " vdpbf16ps", " bfdot"};
+    static const char *const int8[] = {"", " vpdpbusd", " sdot", " usdot"};
+    const char *s = arena_printf(a, "%s%s%s%s", t->fp16 ? " fp16" : "", bf16[t->bf16_dot],
+                                 int8[t->int8_dot], t->amx ? " amx" : "");
+    return *s ? s + 1 : "-";
+}
+
 int cmd_targets(Arena *a, int argc, char *const *argv) {
     Options o;
     int status = cmd_begin(&o, a, &command, argc, argv, 0, 0);
     if (status >= 0) return status;
     const Target *native = codegen_native_target(a);
-    printf("  %-12s %-6s %-9s %-4s %-9s %-5s %-6s %s\n", "target", "vector", "registers", "fma",
-           "fma ports", "L1", "L2", "what it is");
+    static const char head[] = "  %-14s %-6s %-9s %-3s %-9s %-28s %-5s %-6s %s\n";
+    printf(head, "target", "vector", "registers", "fma", "fma ports", "converts, dot products",
+           "L1", "L2", "what it is");
     for (int i = 0; i < target_count; i++) {
         const Target *t = &target_table[i];
         bool here = native && strcmp(native->name, t->name) == 0;
-        printf("%c %-12s %-6d %-9d %-4s %-9d %-5s %-6s %s\n", here ? '*' : ' ', t->name,
-               t->vector_bits, t->registers, t->fma ? "yes" : "no", t->fma_ports,
+        printf("%c %-14s %-6d %-9d %-3s %-9d %-28s %-5s %-6s %s\n", here ? '*' : ' ', t->name,
+               t->vector_bits, t->registers, t->fma ? "yes" : "no", t->fma_ports, units(a, t),
                arena_printf(a, "%dK", t->l1 >> 10), arena_printf(a, "%dK", t->l2 >> 10), t->doc);
     }
     if (native) printf("\n* --target=native here: %s, LLVM CPU %s\n", native->name, native->cpu);

@@ -2,8 +2,7 @@
 #include "target.h"
 
 const Target target_table[] = {
-#define TARGET(name, triple, cpu, features, bits, registers, fma, ports, permute2, l1, l2, doc)    \
-    {name, triple, cpu, features, bits, registers, fma, ports, permute2, l1, l2, doc},
+#define TARGET(label, ...) {.name = label, __VA_ARGS__},
 #include "targets.def"
 #undef TARGET
 };

@@ -3,19 +3,38 @@
 #define CNX_IR_TARGET_H
 #include "arena.h"
 
+// The instruction that adds products of pairs of bf16, or of four int8, to each 32-bit lane.
+typedef enum { BF16_NONE, BF16_VDPBF16PS, BF16_BFDOT } Bf16Dot;
+typedef enum {
+    INT8_NONE,
+    INT8_VPDPBUSD, // unsigned by signed
+    INT8_SDOT,     // signed by signed
+    INT8_USDOT     // unsigned by signed; also INT8_SDOT
+} Int8Dot;
+
 typedef struct {
-    const char *name, *triple, *cpu, *features;
-    int vector_bits, registers;
+    const char *name, *triple;
+    const char *cpu, *features; // LLVM's, for code generation
+    const char *needs; // what a CPU must have to run the code, comma-separated (cnxrt_cpu.def)
+    int vector_bits;   // 32: scalar code
+    int registers;     // vector registers
+    int vscale;        // scalable vectors of at least vscale * 128 bits; 0: fixed registers
     bool fma;
-    int fma_ports;
+    int fma_ports; // full vectors a cycle
+    bool lane_fma; // multiplies by a lane of a vector register
+    bool masks;    // masked loads and stores are native
     bool permute2; // vpermi2ps: register table look-up
-    int l1, l2;    // bytes
+    bool fp16;     // converts vectors of IEEE halves to f32 and back
+    Bf16Dot bf16_dot;
+    Int8Dot int8_dot;
+    bool amx;   // tiles: tdpbf16ps, tdpbusd
+    int l1, l2; // bytes
     const char *doc;
 } Target;
 
 extern const Target target_table[];
 extern const int target_count;
-const Target *target_find(const char *name); // NULL when unknown
+const Target *target_find(const char *name);                                    // NULL when unknown
 static inline int target_lanes(const Target *t) { return t->vector_bits / 32; } // f32 per vector
 
 #endif

@@ -21,8 +21,10 @@ typedef struct {
 static const CpuFeature cpu_features[] = {
 #define CPU_FEATURE(name, leaf, subleaf, reg, bit, state)                                          \
     {name, leaf, subleaf, reg, bit, STATE_##state},
+#define ARM_FEATURE(name, word, bits)
 #include "cnxrt_cpu.def"
 #undef CPU_FEATURE
+#undef ARM_FEATURE
 };
 
 // XCR0, or 0 when the operating system has not enabled XGETBV.
@@ -47,15 +49,51 @@ static bool cpu_has(const char *name, size_t n) {
             return feature_present(&cpu_features[i], state);
     return false;
 }
-#else
-// Other architectures: only what their base instruction set guarantees is generated.
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
+#include <sys/prctl.h>
+
+static const struct {
+    const char *name;
+    unsigned long word, bits;
+} cpu_features[] = {
+#define CPU_FEATURE(name, leaf, subleaf, reg, bit, state)
+#define ARM_FEATURE(name, word, bits) {name, AT_##word, bits},
+#include "cnxrt_cpu.def"
+#undef CPU_FEATURE
+#undef ARM_FEATURE
+};
+
+static bool named(const char *known, const char *name, size_t n) {
+    return strlen(known) == n && memcmp(known, name, n) == 0;
+}
+
+// sve256: scalable vectors of 256 bits and more.
 static bool cpu_has(const char *name, size_t n) {
-#if defined(__aarch64__)
-    return (n == 4 && memcmp(name, "neon", 4) == 0) || (n == 8 && memcmp(name, "fp-armv8", 8) == 0);
+    if (named("sve256", name, n)) {
+        int vl = prctl(PR_SVE_GET_VL);
+        return vl >= 0 && (vl & PR_SVE_VL_LEN_MASK) >= 32;
+    }
+    for (size_t i = 0; i < sizeof cpu_features / sizeof *cpu_features; i++)
+        if (named(cpu_features[i].name, name, n))
+            return (getauxval(cpu_features[i].word) & cpu_features[i].bits) == cpu_features[i].bits;
+    return false;
+}
+#elif defined(__riscv) && __riscv_xlen == 64
+#include <sys/auxv.h>
+
+// v: the vector extension; zvl256b: vectors of 256 bits and more (register vlenb is 0xc22).
+static bool cpu_has(const char *name, size_t n) {
+    bool v = getauxval(AT_HWCAP) >> ('V' - 'A') & 1;
+    if (n == 1 && *name == 'v') return v;
+    unsigned long bytes = 0;
+    if (v) __asm__("csrr %0, 0xc22" : "=r"(bytes));
+    return n == 7 && memcmp(name, "zvl256b", 7) == 0 && bytes >= 32;
+}
 #else
+static bool cpu_has(const char *name, size_t n) {
     (void)name, (void)n;
     return false;
-#endif
 }
 #endif
 

@@ -16,7 +16,7 @@ const char *__asan_default_options(void);
 const char *__asan_default_options(void) { return "detect_leaks=0"; }
 
 static Arena *arena;
-static const Target *targets[8];
+static const Target *targets[16];
 static int ntargets;
 
 // ---- arrays with guards ------------------------------------------------------------------------
@@ -125,9 +125,7 @@ static inline int setup(void **unused) {
     arena = arena_new();
     const Target *host = codegen_native_target(arena);
     for (int i = 0; host && i < target_count; i++) {
-        const Target *t = &target_table[i];
-        if (strcmp(t->triple, host->triple) != 0 || t->vector_bits > host->vector_bits) continue;
-        targets[ntargets++] = t;
+        if (codegen_host_runs(arena, &target_table[i])) targets[ntargets++] = &target_table[i];
     }
     if (host) targets[ntargets++] = host;
     return ntargets ? 0 : 1;

@@ -191,7 +191,7 @@ static void check_exact(const char *what, const Result *r) {
     }
 }
 
-static const Target *targets[8];
+static const Target *targets[16];
 static int ntargets;
 
 // ---- dense -------------------------------------------------------------------------------------
@@ -424,12 +424,9 @@ static Arena *target_arena;
 static int setup(void **unused) {
     (void)unused;
     target_arena = arena_new();
-    const Target *host = codegen_native_target(target_arena);
-    for (int i = 0; host && i < target_count; i++) {
-        const Target *t = &target_table[i];
-        if (strcmp(t->triple, host->triple) != 0 || t->vector_bits > host->vector_bits) continue;
-        targets[ntargets++] = t;
-    }
+    for (int i = 0; i < target_count; i++)
+        if (codegen_host_runs(target_arena, &target_table[i]))
+            targets[ntargets++] = &target_table[i];
     return ntargets ? 0 : 1;
 }
 
