@@ -6,6 +6,9 @@
 //   void step(frame, thread, nthreads, table):
 //     units = images * row blocks * column blocks, split evenly and contiguously over threads
 //     for each unit:  for each call:  ops[i] = address of operand i;  kernel(ops, r0, r1, c0, c1)
+//   void list_step(frame, thread, nthreads, table):
+//     elements of all parts, split evenly and contiguously over threads in whole cache lines
+//     for each part that has some of them, for each block:  for each call:  as above
 //   void program_run(frame, thread, nthreads):
 //     step(..., table + 0); barrier; step(..., table + n); barrier; ...
 //
@@ -54,6 +57,10 @@ static LLVMValueRef mul_c(Unit *u, LLVMValueRef x, int64_t c) {
 
 static LLVMValueRef min_c(Unit *u, LLVMValueRef x, LLVMValueRef y) {
     return LLVMBuildSelect(u->b, LLVMBuildICmp(u->b, LLVMIntSLT, x, y, ""), x, y, "");
+}
+
+static LLVMValueRef max_c(Unit *u, LLVMValueRef x, LLVMValueRef y) {
+    return LLVMBuildSelect(u->b, LLVMBuildICmp(u->b, LLVMIntSLT, x, y, ""), y, x, "");
 }
 
 static LLVMValueRef bytes_at(Unit *u, LLVMValueRef base, LLVMValueRef bytes) {
@@ -136,8 +143,8 @@ static LLVMValueRef operand_address(StepEmit *e, const Operand *op, LLVMValueRef
     return base;
 }
 
-// if (profile) cnxrt_tick(profile, thread, call): call -1, or `index` of this step's calls.
-static void emit_tick(StepEmit *e, int index) {
+// if (profile) cnxrt_tick(profile, thread, call)
+static void emit_tick(StepEmit *e, LLVMValueRef call) {
     Unit *u = e->u;
     LLVMBasicBlockRef tick = LLVMAppendBasicBlockInContext(u->ctx, e->fn, "tick");
     LLVMBasicBlockRef next = LLVMAppendBasicBlockInContext(u->ctx, e->fn, "");
@@ -145,8 +152,6 @@ static void emit_tick(StepEmit *e, int index) {
     LLVMBuildCondBr(u->b, on, tick, next);
     LLVMPositionBuilderAtEnd(u->b, tick);
     LLVMTypeRef type = LLVMFunctionType(u->none, (LLVMTypeRef[]){u->ptr, u->i64, u->i64}, 3, 0);
-    LLVMValueRef call = unit_i64(u, -1);
-    if (index >= 0) call = add(u, table_entry(e, 0), unit_i64(u, index));
     LLVMBuildCall2(u->b, type, unit_extern(u, "cnxrt_tick", type),
                    (LLVMValueRef[]){e->profile, e->thread, call}, 3, "");
     LLVMBuildBr(u->b, next);
@@ -159,10 +164,12 @@ static LLVMValueRef call_columns(StepEmit *e, const Call *call) {
     return e->step->col_block >= e->step->cols && own > 0 ? unit_i64(e->u, own) : e->c1;
 }
 
-static void emit_calls(StepEmit *e, LLVMValueRef ops, const LLVMValueRef *kernels) {
+// The first n calls of the step on the current unit; `first`: the index of call 0 in the program.
+static void emit_calls(StepEmit *e, LLVMValueRef ops, const LLVMValueRef *kernels, int n,
+                       LLVMValueRef first) {
     Unit *u = e->u;
     int base = 0;
-    for (int c = 0; c < e->step->calls.n; c++) {
+    for (int c = 0; c < n; c++) {
         const Call *call = &e->step->calls.v[c];
         for (int i = 0; i < call->nops; i++) {
             LLVMValueRef index = unit_i64(u, i);
@@ -173,7 +180,7 @@ static void emit_calls(StepEmit *e, LLVMValueRef ops, const LLVMValueRef *kernel
         LLVMValueRef c1 = call_columns(e, call);
         LLVMBuildCall2(u->b, u->kernel_fn, kernels[c],
                        (LLVMValueRef[]){ops, e->r0, e->r1, e->c0, c1}, 5, "");
-        emit_tick(e, c);
+        emit_tick(e, add(u, first, unit_i64(u, c)));
     }
 }
 
@@ -233,29 +240,99 @@ static LLVMValueRef share_begin(StepEmit *e, LLVMValueRef units, LLVMValueRef th
     return LLVMBuildUDiv(u->b, LLVMBuildNSWMul(u->b, units, thread, ""), e->nthreads, "");
 }
 
+// for (i = from; i < end; i += step) between begin and end; carry: an i64 that the body updates.
+typedef struct {
+    LLVMBasicBlockRef head, done;
+    LLVMValueRef i, carry;
+} UnitLoop;
+
+static UnitLoop unit_loop(StepEmit *e, LLVMValueRef from, LLVMValueRef end, LLVMValueRef carry) {
+    Unit *u = e->u;
+    UnitLoop l = {LLVMAppendBasicBlockInContext(u->ctx, e->fn, "head"),
+                  LLVMAppendBasicBlockInContext(u->ctx, e->fn, "done"), NULL, NULL};
+    LLVMBasicBlockRef body = LLVMAppendBasicBlockInContext(u->ctx, e->fn, "body");
+    LLVMBasicBlockRef before = LLVMGetInsertBlock(u->b);
+    LLVMBuildBr(u->b, l.head);
+    LLVMPositionBuilderAtEnd(u->b, l.head);
+    l.i = LLVMBuildPhi(u->b, u->i64, "i");
+    LLVMAddIncoming(l.i, &from, &before, 1);
+    if (carry) {
+        l.carry = LLVMBuildPhi(u->b, u->i64, "carry");
+        LLVMAddIncoming(l.carry, &carry, &before, 1);
+    }
+    LLVMBuildCondBr(u->b, LLVMBuildICmp(u->b, LLVMIntSLT, l.i, end, ""), body, l.done);
+    LLVMPositionBuilderAtEnd(u->b, body);
+    return l;
+}
+
+static void unit_loop_end(StepEmit *e, const UnitLoop *l, int64_t step, LLVMValueRef carry) {
+    Unit *u = e->u;
+    LLVMValueRef next = add(u, l->i, unit_i64(u, step));
+    LLVMBasicBlockRef latch = LLVMGetInsertBlock(u->b);
+    LLVMBuildBr(u->b, l->head);
+    LLVMAddIncoming(l->i, &next, &latch, 1);
+    if (carry) LLVMAddIncoming(l->carry, &carry, &latch, 1);
+    LLVMPositionBuilderAtEnd(u->b, l->done);
+}
+
+static void emit_bases(StepEmit *e, int calls, int slot) {
+    for (int c = 0; c < calls; c++)
+        for (int i = 0; i < e->step->calls.v[c].nops; i++)
+            vec_push(e->u->arena, &e->bases, operand_base(e, &e->step->calls.v[c].ops[i], slot++));
+}
+
 static void emit_loop(StepEmit *e, LLVMValueRef ops, const LLVMValueRef *kernels) {
     Unit *u = e->u;
     LLVMValueRef rows = NULL, blocks = NULL;
+    emit_bases(e, e->step->calls.n, 1);
+    emit_tick(e, unit_i64(u, -1));
     LLVMValueRef units = unit_count(e, &rows, &blocks);
     LLVMValueRef begin = share_begin(e, units, e->thread);
     LLVMValueRef end = share_begin(e, units, add(u, e->thread, unit_i64(u, 1)));
-    LLVMBasicBlockRef from = LLVMGetInsertBlock(u->b);
-    LLVMBasicBlockRef head = LLVMAppendBasicBlockInContext(u->ctx, e->fn, "head");
-    LLVMBasicBlockRef body = LLVMAppendBasicBlockInContext(u->ctx, e->fn, "body");
-    LLVMBasicBlockRef done = LLVMAppendBasicBlockInContext(u->ctx, e->fn, "done");
-    LLVMBuildBr(u->b, head);
-    LLVMPositionBuilderAtEnd(u->b, head);
-    LLVMValueRef unit = LLVMBuildPhi(u->b, u->i64, "unit");
-    LLVMBuildCondBr(u->b, LLVMBuildICmp(u->b, LLVMIntSLT, unit, end, ""), body, done);
-    LLVMPositionBuilderAtEnd(u->b, body);
-    emit_unit(e, unit, rows, blocks);
-    emit_calls(e, ops, kernels);
-    LLVMValueRef next = add(u, unit, unit_i64(u, 1));
-    LLVMBasicBlockRef latch = LLVMGetInsertBlock(u->b);
-    LLVMBuildBr(u->b, head);
-    LLVMAddIncoming(unit, (LLVMValueRef[]){begin, next}, (LLVMBasicBlockRef[]){from, latch}, 2);
-    LLVMPositionBuilderAtEnd(u->b, done);
-    LLVMBuildRetVoid(u->b);
+    UnitLoop l = unit_loop(e, begin, end, NULL);
+    emit_unit(e, l.i, rows, blocks);
+    emit_calls(e, ops, kernels, e->step->calls.n, table_entry(e, 0));
+    unit_loop_end(e, &l, 1, NULL);
+}
+
+// The part l->i of a list step: its table is elements and operands; at: elements before it.
+static void emit_part(StepEmit *e, LLVMValueRef ops, const LLVMValueRef *kernels, const UnitLoop *l,
+                      LLVMValueRef first, LLVMValueRef begin, LLVMValueRef end) {
+    Unit *u = e->u;
+    int calls = list_calls(e->step);
+    e->bases.n = 0;
+    emit_bases(e, calls, 1);
+    LLVMValueRef at = l->carry, elems = table_entry(e, 0);
+    LLVMValueRef from = max_c(u, LLVMBuildNSWSub(u->b, begin, at, ""), unit_i64(u, 0));
+    LLVMValueRef to = min_c(u, LLVMBuildNSWSub(u->b, end, at, ""), elems);
+    UnitLoop blocks = unit_loop(e, from, to, NULL);
+    e->r0 = unit_i64(u, 0);
+    e->r1 = unit_i64(u, 1);
+    e->c0 = blocks.i;
+    e->c1 = min_c(u, add(u, e->c0, unit_i64(u, e->step->col_block)), to);
+    emit_calls(e, ops, kernels, calls, add(u, first, mul_c(u, l->i, calls)));
+    unit_loop_end(e, &blocks, e->step->col_block, NULL);
+}
+
+static void emit_list(StepEmit *e, LLVMValueRef ops, const LLVMValueRef *kernels) {
+    Unit *u = e->u;
+    int64_t stride = 1;
+    for (int c = 0; c < list_calls(e->step); c++) stride += e->step->calls.v[c].nops;
+    for (int field = F_ARENA; field <= F_STATE; field++) frame_field(e, field);
+    emit_tick(e, unit_i64(u, -1));
+    LLVMValueRef first = table_entry(e, 0), table = e->table;
+    LLVMValueRef lines = unit_i64(u, e->step->cols / LIST_QUANTUM);
+    LLVMValueRef begin = mul_c(u, share_begin(e, lines, e->thread), LIST_QUANTUM);
+    LLVMValueRef end = share_begin(e, lines, add(u, e->thread, unit_i64(u, 1)));
+    end = mul_c(u, end, LIST_QUANTUM);
+    UnitLoop l = unit_loop(e, unit_i64(u, 0), unit_i64(u, e->step->rows), unit_i64(u, 0));
+    LLVMValueRef entry = add(u, mul_c(u, l.i, stride), unit_i64(u, 1));
+    e->table = LLVMBuildInBoundsGEP2(u->b, u->i64, table, &entry, 1, "");
+    LLVMValueRef elems = add(u, table_entry(e, 0), unit_i64(u, LIST_QUANTUM - 1));
+    elems = LLVMBuildAnd(u->b, elems, unit_i64(u, -LIST_QUANTUM), "");
+    LLVMValueRef next = add(u, l.carry, elems);
+    emit_part(e, ops, kernels, &l, first, begin, end);
+    unit_loop_end(e, &l, 1, next);
 }
 
 static LLVMValueRef emit_step(Unit *u, const Schedule *s, const Step *st, const char *symbol) {
@@ -276,12 +353,11 @@ static LLVMValueRef emit_step(Unit *u, const Schedule *s, const Step *st, const 
     LLVMValueRef ops = LLVMBuildAlloca(u->b, LLVMArrayType2(u->ptr, (uint64_t)most), "ops");
     e.batch = frame_field(&e, F_BATCH);
     e.profile = frame_field(&e, F_PROFILE);
-    int slot = 1;
-    for (int c = 0; c < st->calls.n; c++)
-        for (int i = 0; i < st->calls.v[c].nops; i++)
-            vec_push(u->arena, &e.bases, operand_base(&e, &st->calls.v[c].ops[i], slot++));
-    emit_tick(&e, -1);
-    emit_loop(&e, ops, kernels);
+    if (st->over == OVER_LIST)
+        emit_list(&e, ops, kernels);
+    else
+        emit_loop(&e, ops, kernels);
+    LLVMBuildRetVoid(u->b);
     return fn;
 }
 
@@ -351,9 +427,13 @@ static LLVMValueRef emit_step_table(Unit *u, const Schedule *s, int64_t *first) 
         first[i] = entries.n;
         vec_push(u->arena, &entries, unit_i64(u, calls));
         calls += st->calls.n;
-        for (int c = 0; c < st->calls.n; c++)
+        int part = st->over == OVER_LIST ? list_calls(st) : st->calls.n;
+        for (int c = 0; c < st->calls.n; c++) {
+            if (st->over == OVER_LIST && c % part == 0)
+                vec_push(u->arena, &entries, unit_i64(u, list_elems(s, st, c / part)));
             for (int k = 0; k < st->calls.v[c].nops; k++)
                 vec_push(u->arena, &entries, unit_i64(u, operand_entry(s, &st->calls.v[c].ops[k])));
+        }
     }
     const char *symbol = arena_printf(u->arena, "%s_steps", s->name);
     return unit_table(u, u->i64, entries.v, entries.n, symbol);

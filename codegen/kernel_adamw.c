@@ -1,4 +1,5 @@
 // The optimiser: one pass over a parameter, its gradient and its moments, at the speed of memory.
+// The number of elements is known at run time only: whole vectors, then one element at a time.
 #include "../runtime/cnxrt_model.h"
 #include "kernel.h"
 
@@ -17,6 +18,24 @@ static Val scalar_at(Emit *e, Val base, int i) {
 
 static Val load_piece(Emit *e, Val base, Val col, Piece p) {
     return vec_load(e, emit_at(e, base, col), p);
+}
+
+// Elements [c0,c1): an element has the same bits whatever its place in the range.
+static void emit_elements(Emit *e, const KernelArgs *k, ColumnBody body, void *ctx) {
+    enum { UNROLL = 2 };
+    int64_t step = UNROLL * e->lanes;
+    Val whole = emit_imul(e, emit_idiv(e, emit_isub(e, k->c1, k->c0), step), step);
+    Val middle = emit_iadd(e, k->c0, whole);
+    Loop l;
+    Val col = loop_begin(e, &l, k->c0, middle, step, NULL, 0);
+    for (int u = 0; u < UNROLL; u++)
+        body(e, ctx, emit_iadd(e, col, emit_i64(e, u * e->lanes)),
+             (Piece){0, e->lanes, e->lanes, 0}, NULL);
+    loop_end(e, &l);
+    col = loop_begin(e, &l, middle, k->c1, 1, NULL, 0);
+    body(e, ctx, col, (Piece){0, 1, 1, 0}, NULL);
+    loop_end(e, &l);
+    emit_return(e);
 }
 
 static void adamw_column(Emit *e, void *ctx, Val col, Piece piece, Val *carry) {
@@ -38,6 +57,7 @@ static void adamw_column(Emit *e, void *ctx, Val col, Piece piece, Val *carry) {
 }
 
 void emit_adamw(Emit *e, const KernelSpec *spec, const char *symbol) {
+    (void)spec;
     static const int place[OPERANDS] = {0, 1, 2, 3, 6, 7, 8};
     KernelArgs k = kernel_begin(e, symbol);
     Adamw a;
@@ -48,8 +68,7 @@ void emit_adamw(Emit *e, const KernelSpec *spec, const char *symbol) {
     Val decay = emit_fmul(e, a.hyper[CNXRT_HYPER_DECAY], scalar_at(e, group, 1));
     a.keep = emit_fsub(e, LLVMConstReal(e->f32, 1), emit_fmul(e, lr, decay));
     a.rate = emit_fmul(e, lr, a.hyper[CNXRT_HYPER_CORRECTION1]);
-    emit_columns(e, spec_int(spec, A_n), k.c0, k.c1, 2, adamw_column, &a, NULL, 0);
-    emit_return(e);
+    emit_elements(e, &k, adamw_column, &a);
 }
 
 typedef struct {
@@ -65,11 +84,11 @@ static void ema_column(Emit *e, void *ctx, Val col, Piece piece, Val *carry) {
 }
 
 void emit_ema(Emit *e, const KernelSpec *spec, const char *symbol) {
+    (void)spec;
     KernelArgs k = kernel_begin(e, symbol);
     Val hyper = emit_ptr(e, k.ops, 2);
     Ema a = {.e = emit_ptr(e, k.ops, 0), .p = emit_ptr(e, k.ops, 1), .out = emit_ptr(e, k.ops, 3)};
     a.decay = scalar_at(e, hyper, CNXRT_HYPER_EMA);
     a.share = scalar_at(e, hyper, CNXRT_HYPER_ONE_MINUS_EMA);
-    emit_columns(e, spec_int(spec, A_n), k.c0, k.c1, 4, ema_column, &a, NULL, 0);
-    emit_return(e);
+    emit_elements(e, &k, ema_column, &a);
 }

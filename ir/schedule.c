@@ -5,6 +5,7 @@
 #undef KERNEL
 #define ATTRS(...)                                                                                 \
     .attrs = {__VA_ARGS__}, .nattrs = (int)(sizeof((AttrId[]){__VA_ARGS__}) / sizeof(AttrId))
+#define NO_ATTRS .nattrs = 0
 #define KERNEL(name, NAME, operands, attrs, doc) [K_##NAME] = {#name, operands, attrs, doc},
 const KernelInfo kernel_info[K_COUNT] = {
 #include "kernels.def"
@@ -67,6 +68,13 @@ const char *spec_print(Arena *a, const KernelSpec *s) {
     text_attrs(&out, &(AttrSchema){"kernel", k->name, k->attrs, k->nattrs}, s->attrs, s->nattrs,
                true);
     return str_cstr(&out);
+}
+
+int list_calls(const Step *st) { return st->calls.n / (int)st->rows; }
+
+int64_t list_elems(const Schedule *s, const Step *st, int part) {
+    const Call *call = &st->calls.v[part * list_calls(st)];
+    return s->buffers.v[call->ops[0].buffer].bytes / (int64_t)sizeof(float);
 }
 
 const char *region_name(Region r) {

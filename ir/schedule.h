@@ -122,7 +122,12 @@ typedef struct {
 // each column block of `cols` by `col_block`. In a step of one column block every call sees all
 // columns of its own result, which may be more or fewer than `cols`. OVER_FLAT: rows*B rows of all
 // images as one image. OVER_ONCE: rows only, no batch (prepare, batch-wide finalisers).
-typedef enum { OVER_IMAGE, OVER_FLAT, OVER_ONCE } Over;
+// OVER_LIST: `rows` parts of equally many calls, of the same kernels in each, end to end as one
+// row: the columns of a part are the elements of its first operand's buffer, up to a multiple of
+// LIST_QUANTUM, `cols` is their sum. Threads share the elements evenly, whatever the parts; calls
+// of a part see the same columns, at most col_block at a time.
+typedef enum { OVER_IMAGE, OVER_FLAT, OVER_ONCE, OVER_LIST } Over;
+enum { LIST_QUANTUM = 16 }; // a cache line of f32
 typedef struct {
     const char *name;
     Over over;
@@ -145,6 +150,9 @@ Schedule *schedule_parse(Arena *a, Diag *d, const char *file, const char *text, 
 // A file of several schedules with different names; NULL after errors.
 Schedule **schedules_parse(Arena *a, Diag *d, const char *file, const char *text, size_t n,
                            int *count);
+// Of a list step: calls per part, and the elements of a part.
+int list_calls(const Step *st);
+int64_t list_elems(const Schedule *s, const Step *st, int part);
 const char *schedule_verify(const Schedule *s); // NULL or the reason
 
 #endif

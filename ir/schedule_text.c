@@ -5,7 +5,7 @@
 #include "schedule.h"
 
 enum { MAX_ERRORS = 20, MAX_BLOCK = 1 << 30, MAX_BUFFERS = 1 << 13 };
-static const char *const over_names[] = {"image", "flat", "once"};
+static const char *const over_names[] = {"image", "flat", "once", "list"};
 static const char *const total_names[] = {"fixed", "image", "scratch", "weights", "params"};
 enum { TOTALS = 5 };
 
@@ -306,7 +306,7 @@ static bool too_many(const Lexer *l, int before) {
 static bool parse_step_head(Lexer *l, Step *step) {
     step->name = parse_string(l, "the name of the step (a string)");
     if (!step->name) return false;
-    int over = parse_choice(l, "image, flat or once", over_names, 3);
+    int over = parse_choice(l, "image, flat, once or list", over_names, 4);
     if (over < 0) return false;
     step->over = (Over)over;
     return parse_extent(l, "rows", &step->rows, &step->row_block) &&

@@ -90,6 +90,31 @@ static const char *verify_call(Arena *a, const Schedule *s, const Call *c, int s
     return c->macs < 0 ? "negative MACs" : NULL;
 }
 
+// Parts of the same kernels on whole buffers that have no batch.
+static const char *verify_list(Arena *a, const Schedule *s, const Step *st) {
+    int calls = st->calls.n % st->rows ? 0 : list_calls(st);
+    int64_t elems = 0;
+    if (!calls) return arena_printf(a, "%d calls in %lld parts", st->calls.n, (long long)st->rows);
+    for (int i = 0; i < st->calls.n; i++) {
+        const Call *c = &st->calls.v[i], *first = &st->calls.v[i % calls];
+        if (strcmp(spec_print(a, &c->spec), spec_print(a, &first->spec)) != 0)
+            return arena_printf(a, "call %d differs from that of the first part", i);
+        for (int k = 0; k < c->nops; k++) {
+            Region r = s->buffers.v[c->ops[k].buffer].region;
+            if (r != s->buffers.v[first->ops[k].buffer].region)
+                return arena_printf(a, "call %d: operand %d of region %s, in the first part not", i,
+                                    k, region_name(r));
+            if (r == REGION_IMAGE || r == REGION_SCRATCH)
+                return arena_printf(a, "call %d: operand %d of region %s", i, k, region_name(r));
+        }
+    }
+    for (int part = 0; part < st->rows; part++)
+        elems += (list_elems(s, st, part) + LIST_QUANTUM - 1) / LIST_QUANTUM * LIST_QUANTUM;
+    if (elems == st->cols && st->col_block % LIST_QUANTUM == 0) return NULL;
+    return arena_printf(a, "parts of %lld elements in all; blocks are multiples of %d",
+                        (long long)elems, LIST_QUANTUM);
+}
+
 static const char *verify_step(Arena *a, const Schedule *s, int index) {
     const Step *step = &s->steps.v[index];
     if (step->rows < 1 || step->row_block < 1 || step->cols < 1 || step->col_block < 1)
@@ -98,7 +123,7 @@ static const char *verify_step(Arena *a, const Schedule *s, int index) {
         const char *why = verify_call(a, s, &step->calls.v[i], index);
         if (why) return arena_printf(a, "call %d: %s", i, why);
     }
-    return NULL;
+    return step->over == OVER_LIST ? verify_list(a, s, step) : NULL;
 }
 
 // The bytes of a region, or -1 when it has no bound here.

@@ -173,6 +173,9 @@ typedef struct {
 Riders riders_begin(Sched *sc, const Node *n, Value v, Rows r, int64_t block, SpecAttrs *s,
                     Operands *o);
 void riders_end(Sched *sc, const Riders *k);
+// The optimiser (schedule_optim.c).
+void schedule_adamw(Sched *sc, const Node *n);
+void schedule_ema(Sched *sc, const Node *n);
 // True when n is scheduled as an elementwise chain or is left to the end of one (schedule_chain.c).
 bool schedule_chain(Sched *sc, const Node *n);
 // True when the product n is left to the image_sum that reads it.

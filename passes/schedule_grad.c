@@ -345,44 +345,13 @@ static void op_masked_mse(Sched *sc, const Node *n, KernelKind kind) {
     call_new(sc, st, kind, &s, &o, n, 0);
 }
 
-// ---- the optimiser -----------------------------------------------------------------------------
-// All elements of t as one row, cut into columns.
-static Step *flat_step(Sched *sc, const Node *n, int64_t elems) {
-    int64_t width = 4 * target_lanes(sc->t);
-    return step_new(sc, n, OVER_ONCE, 1, 1, elems, col_block(elems, width));
-}
-
-// In place: parameter and moments are those of the state. The group is a row of the table.
-static void op_adamw(Sched *sc, const Node *n) {
-    int64_t fixed, per_image;
-    type_elems(graph_type(sc->g, n->first), &fixed, &per_image);
-    Operands o = {0};
-    SpecAttrs s = {0};
-    for (int i = 0; i < 6; i++) operand_value(sc, &o, n->args[i]);
-    o.v[5].offset = 2 * (int64_t)sizeof(float) * node_int(n, A_index);
-    for (int i = 0; i < 3; i++) operand_value(sc, &o, n->first + (Value)i);
-    spec_set(&s, A_n, fixed);
-    call_new(sc, flat_step(sc, n, fixed), K_ADAMW, &s, &o, n, 0);
-}
-
-static void op_ema(Sched *sc, const Node *n) {
-    int64_t fixed, per_image;
-    type_elems(graph_type(sc->g, n->first), &fixed, &per_image);
-    Operands o = {0};
-    SpecAttrs s = {0};
-    for (int i = 0; i < 3; i++) operand_value(sc, &o, n->args[i]);
-    operand_value(sc, &o, n->first);
-    spec_set(&s, A_n, fixed);
-    call_new(sc, flat_step(sc, n, fixed), K_EMA, &s, &o, n, 0);
-}
-
 // ---- the table ---------------------------------------------------------------------------------
 void schedule_grad(Sched *sc, const Node *n) {
     switch (n->op) {
     case OP_IMAGE_SUM: op_image_sum(sc, n); break;
     case OP_LINEAR_DW: op_linear_dw(sc, n); break;
-    case OP_ADAMW: op_adamw(sc, n); break;
-    case OP_EMA: op_ema(sc, n); break;
+    case OP_ADAMW: schedule_adamw(sc, n); break;
+    case OP_EMA: schedule_ema(sc, n); break;
     case OP_EXPAND: op_expand(sc, n); break;
     case OP_UNPATCHIFY: op_unpatchify(sc, n); break;
     case OP_MASK: op_mask(sc, n); break;

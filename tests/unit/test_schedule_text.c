@@ -175,7 +175,6 @@ static void kernel_table(void **state) {
     (void)state;
     for (int k = 0; k < K_COUNT; k++) {
         KernelSpec s = {(KernelKind)k, NULL, 0};
-        assert_true(kernel_info[k].nattrs > 0);
         assert_non_null(strstr(kernel_info[k].operands, "out"));
         int words = 1;
         for (const char *c = kernel_info[k].operands; *c; c++) words += *c == ' ';
