@@ -1,12 +1,18 @@
 // The vocabulary of emit.h but its mathematics: functions, integers, loops, vectors, columns.
 #include "emit.h"
 
-static Val intrinsic(Emit *e, const char *name, LLVMTypeRef *types, int ntypes, Val *args,
-                     int nargs) {
+// Operands take the types the intrinsic has in this version of LLVM: equal bits.
+Val emit_intrinsic(Emit *e, const char *name, LLVMTypeRef *types, int ntypes, Val *args, int n) {
     unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
     Val fn = LLVMGetIntrinsicDeclaration(e->mod, id, types, (size_t)ntypes);
     LLVMTypeRef type = LLVMIntrinsicGetType(e->ctx, id, types, (size_t)ntypes);
-    return LLVMBuildCall2(e->b, type, fn, args, (unsigned)nargs, "");
+    LLVMTypeRef want[8];
+    LLVMGetParamTypes(type, want);
+    Val list[8];
+    for (int i = 0; i < n; i++)
+        list[i] =
+            LLVMTypeOf(args[i]) == want[i] ? args[i] : LLVMBuildBitCast(e->b, args[i], want[i], "");
+    return LLVMBuildCall2(e->b, type, fn, list, (unsigned)n, "");
 }
 
 void emit_init(Emit *e, Arena *a, LLVMContextRef ctx, LLVMModuleRef mod, const Target *t) {
@@ -128,7 +134,7 @@ void emit_index_store(Emit *e, Val v, Val base, Val index) {
 void emit_prefetch(Emit *e, Val address, bool write, int locality) {
     Val args[] = {address, LLVMConstInt(e->i32, write, 0),
                   LLVMConstInt(e->i32, (unsigned)locality, 0), LLVMConstInt(e->i32, 1, 0)};
-    intrinsic(e, "llvm.prefetch", &e->ptr, 1, args, 4);
+    emit_intrinsic(e, "llvm.prefetch", &e->ptr, 1, args, 4);
 }
 
 // ---- control -----------------------------------------------------------------------------------
@@ -255,6 +261,10 @@ static Val valid_mask(Emit *e, Piece p) {
     return LLVMConstVector(c, (unsigned)p.width);
 }
 
+static unsigned element_bytes(LLVMTypeRef t) {
+    return LLVMGetTypeKind(t) == LLVMIntegerTypeKind ? LLVMGetIntTypeWidth(t) / 8 : 4;
+}
+
 // llvm.masked.load(ptr, [align,] mask, passthru) and .store(value, ptr, [align,] mask): newer
 // versions of LLVM take the alignment as an attribute of the pointer.
 static Val masked(Emit *e, const char *name, LLVMTypeRef vec, Val *args, int n, int pointer) {
@@ -266,29 +276,40 @@ static Val masked(Emit *e, const char *name, LLVMTypeRef vec, Val *args, int n, 
     for (int i = 0; i < n; i++) {
         list[count++] = args[i];
         if (i == pointer && (int)LLVMCountParamTypes(type) == n + 1)
-            list[count++] = LLVMConstInt(e->i32, 4, 0);
+            list[count++] = LLVMConstInt(e->i32, element_bytes(LLVMGetElementType(vec)), 0);
     }
-    return intrinsic(e, name, types, 2, list, count);
+    return emit_intrinsic(e, name, types, 2, list, count);
 }
 
-Val vec_load(Emit *e, Val at, Piece p) {
-    LLVMTypeRef type = vec_type(e, p.width);
+Val vec_load_type(Emit *e, LLVMTypeRef element, Val at, Piece p) {
+    LLVMTypeRef type = LLVMVectorType(element, (unsigned)p.width);
     if (p.valid < p.width)
         return masked(e, "llvm.masked.load", type,
                       (Val[]){at, valid_mask(e, p), LLVMConstNull(type)}, 3, 0);
     Val v = LLVMBuildLoad2(e->b, type, at, "");
-    LLVMSetAlignment(v, 4);
+    LLVMSetAlignment(v, element_bytes(element));
     return v;
 }
 
-void vec_store(Emit *e, Val v, Val at, Piece p) {
-    if (p.valid < p.width) {
-        masked(e, "llvm.masked.store", vec_type(e, p.width), (Val[]){v, at, valid_mask(e, p)}, 3,
-               1);
+// One lane is a scalar store on purpose: LLVM 22 stores a masked single lane of truncated numbers
+// at their full width.
+void vec_store_type(Emit *e, Val v, Val at, Piece p) {
+    LLVMTypeRef type = LLVMTypeOf(v);
+    if (p.valid == 1) {
+        Val store = LLVMBuildStore(e->b, vec_lane(e, v, 0), at);
+        LLVMSetAlignment(store, element_bytes(LLVMGetElementType(type)));
         return;
     }
-    LLVMSetAlignment(LLVMBuildStore(e->b, v, at), 4);
+    if (p.valid < p.width) {
+        masked(e, "llvm.masked.store", type, (Val[]){v, at, valid_mask(e, p)}, 3, 1);
+        return;
+    }
+    LLVMSetAlignment(LLVMBuildStore(e->b, v, at), element_bytes(LLVMGetElementType(type)));
 }
+
+Val vec_load(Emit *e, Val at, Piece p) { return vec_load_type(e, e->f32, at, p); }
+
+void vec_store(Emit *e, Val v, Val at, Piece p) { vec_store_type(e, v, at, p); }
 
 Val vec_widen_with(Emit *e, Val v, Piece p, int width, double fill) {
     if (p.valid == width) return v;
@@ -327,17 +348,17 @@ Val emit_fdiv(Emit *e, Val x, Val y) { return LLVMBuildFDiv(e->b, x, y, ""); }
 Val emit_fma(Emit *e, Val x, Val y, Val z) {
     if (!e->target->fma) return emit_fadd(e, emit_fmul(e, x, y), z);
     LLVMTypeRef type = LLVMTypeOf(x);
-    return intrinsic(e, "llvm.fma", &type, 1, (Val[]){x, y, z}, 3);
+    return emit_intrinsic(e, "llvm.fma", &type, 1, (Val[]){x, y, z}, 3);
 }
 
 Val emit_fabs(Emit *e, Val x) {
     LLVMTypeRef type = LLVMTypeOf(x);
-    return intrinsic(e, "llvm.fabs", &type, 1, &x, 1);
+    return emit_intrinsic(e, "llvm.fabs", &type, 1, &x, 1);
 }
 
 Val emit_sqrt(Emit *e, Val x) {
     LLVMTypeRef type = LLVMTypeOf(x);
-    return intrinsic(e, "llvm.sqrt", &type, 1, &x, 1);
+    return emit_intrinsic(e, "llvm.sqrt", &type, 1, &x, 1);
 }
 
 Val emit_fmax(Emit *e, Val x, Val y) {

@@ -37,6 +37,7 @@ Val emit_function(Emit *e, const char *symbol, const LLVMTypeRef *params, int n)
 // The same with internal linkage, never inlined.
 Val emit_internal(Emit *e, const char *symbol, const LLVMTypeRef *params, int n);
 void emit_return(Emit *e);
+Val emit_intrinsic(Emit *e, const char *name, LLVMTypeRef *types, int ntypes, Val *args, int n);
 Val emit_call(Emit *e, Val fn, const Val *args, int n);
 Val emit_stack(Emit *e, LLVMTypeRef type, int64_t count); // 64-byte aligned
 
@@ -94,6 +95,9 @@ Val vec_const(Emit *e, int width, double v);
 Val vec_splat(Emit *e, int width, Val scalar);
 Val vec_load(Emit *e, Val at, Piece p);
 void vec_store(Emit *e, Val v, Val at, Piece p);
+// The same for vectors of another element type.
+Val vec_load_type(Emit *e, LLVMTypeRef element, Val at, Piece p);
+void vec_store_type(Emit *e, Val v, Val at, Piece p);
 Val vec_broadcast(Emit *e, Val at, int width);     // splat of the f32 at an address
 Val vec_widen(Emit *e, Val v, Piece p, int width); // elements past valid become zero
 // The same with another value than zero.
@@ -113,6 +117,28 @@ Val emit_sign(Emit *e, Val x);                  // -1, 0 or 1
 Val emit_fmax(Emit *e, Val x, Val y);           // x > y ? x : y
 Val emit_clamp_low(Emit *e, Val x, double lo);  // x < lo ? lo : x; NaN stays
 Val emit_clamp_high(Emit *e, Val x, double hi); // x > hi ? hi : x; NaN stays
+
+// ---- narrow numbers (emit_narrow.c) ------------------------------------------------------------
+// How a kernel writes its result: as it is, rounded to bf16, or quantised to u8 (op quantize).
+typedef struct {
+    DType dt;
+    double step;
+    int64_t zero;
+} Narrow;
+Narrow narrow_of(const KernelSpec *spec);               // attributes dtype, step, zero
+DType operand_dtype(const KernelSpec *spec);            // attribute from
+Val emit_at_as(Emit *e, DType dt, Val base, Val index); // &base[index]
+Val vec_load_as(Emit *e, DType dt, Val at, Piece p);    // as f32
+void vec_store_as(Emit *e, const Narrow *n, Val v, Val at, Piece p);
+void vec_store_i8(Emit *e, Val v, Val at, Piece p); // whole numbers within -128..127
+
+// Products of groups of 4 bytes: one f32, two bf16, or four u8 with four i8. A group of one row is
+// a scalar, groups of the columns are a vector. Sums are f32, or i32 where the operands are bytes.
+Val dot_row(Emit *e, DType from, Val at);            // the group at an address
+Val dot_panel(Emit *e, DType from, Val at, Piece p); // all `width` of a piece
+Val dot_zero(Emit *e, DType from, int width);
+Val dot_add(Emit *e, DType from, Val row, Val columns, Val sum);
+Val dot_f32(Emit *e, DType from, Val sum); // the sum as f32
 
 // ---- activations (emit_math.c) -----------------------------------------------------------------
 // Absolute error of GELU <= 1e-6; NaN passes, +inf gives +inf, -inf gives about 0, zeros give

@@ -130,6 +130,7 @@ void epilogue_column_end(Emit *e, const EpilogueCode *p, EpilogueColumn *c) {
 }
 
 typedef struct {
+    const Narrow *to;
     Val dst, src;
 } Run;
 
@@ -137,11 +138,11 @@ static void copy_column(Emit *e, void *ctx, Val col, Piece piece, Val *carry) {
     (void)carry;
     Run *r = ctx;
     Val v = r->src ? vec_load(e, emit_at(e, r->src, col), piece) : vec_const(e, piece.width, 0);
-    vec_store(e, v, emit_at(e, r->dst, col), piece);
+    vec_store_as(e, r->to, v, emit_at_as(e, r->to->dt, r->dst, col), piece);
 }
 
-void emit_run(Emit *e, Val dst, Val src, int64_t n) {
-    Run r = {dst, src};
+void emit_run_as(Emit *e, const Narrow *to, Val dst, Val src, int64_t n) {
+    Run r = {to, dst, src};
     if (n > 16 * e->lanes) {
         emit_columns(e, n, emit_i64(e, 0), emit_i64(e, n), 4, copy_column, &r, NULL, 0);
         return;
@@ -149,4 +150,8 @@ void emit_run(Emit *e, Val dst, Val src, int64_t n) {
     Piece pieces[MAX_PIECES];
     int count = emit_pieces(e, n, pieces);
     for (int i = 0; i < count; i++) copy_column(e, &r, emit_i64(e, pieces[i].off), pieces[i], NULL);
+}
+
+void emit_run(Emit *e, Val dst, Val src, int64_t n) {
+    emit_run_as(e, &(Narrow){.dt = DT_F32}, dst, src, n);
 }

@@ -59,5 +59,7 @@ Val emit_transpose_sum(Emit *e, Val *v, int lanes);
 
 // Copies n contiguous floats, or writes zeros when src is NULL.
 void emit_run(Emit *e, Val dst, Val src, int64_t n);
+// The same, written as n says; zeros are what 0 is written as.
+void emit_run_as(Emit *e, const Narrow *to, Val dst, Val src, int64_t n);
 
 #endif

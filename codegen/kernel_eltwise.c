@@ -5,6 +5,8 @@
 // ---- eltwise -----------------------------------------------------------------------------------
 typedef struct {
     EpilogueCode epi;
+    DType from;
+    Narrow to;
     Val x, out, row;
     int rows;
 } Eltwise;
@@ -19,8 +21,9 @@ static void eltwise_columns(Emit *e, void *ctx, Val col, Piece p, Val *carry) {
     for (int r = 0; r < w->rows; r++) {
         Val row = emit_iadd(e, w->row, emit_i64(e, r));
         Val at = emit_iadd(e, emit_imul(e, row, w->epi.columns), col);
-        Val v = epilogue_apply(e, &w->epi, &ec, vec_load(e, emit_at(e, w->x, at), p), row);
-        vec_store(e, v, emit_at(e, w->out, at), p);
+        Val v = vec_load_as(e, w->from, emit_at_as(e, w->from, w->x, at), p);
+        v = epilogue_apply(e, &w->epi, &ec, v, row);
+        vec_store_as(e, &w->to, v, emit_at_as(e, w->to.dt, w->out, at), p);
     }
     epilogue_column_end(e, &w->epi, &ec);
 }
@@ -28,7 +31,9 @@ static void eltwise_columns(Emit *e, void *ctx, Val col, Piece p, Val *carry) {
 void emit_eltwise(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
     int64_t n = spec_int(spec, A_n);
-    Eltwise w = {.x = emit_ptr(e, k.ops, 0), .out = emit_ptr(e, k.ops, 1)};
+    Eltwise w = {.from = operand_dtype(spec), .to = narrow_of(spec)};
+    w.x = emit_ptr(e, k.ops, 0);
+    w.out = emit_ptr(e, k.ops, 1);
     epilogue_init(e, &w.epi, spec, k.ops, 2, n, false);
     epilogue_zero_stats(e, &w.epi, k.c0, k.c1);
     Val groups = emit_idiv(e, emit_isub(e, k.r1, k.r0), ROWS);

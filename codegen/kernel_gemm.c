@@ -2,7 +2,9 @@
 //
 // Micro-kernels, one internal function per row count and panel kind, keep rows x nr sums in
 // registers over the whole depth: per k the panel's nr floats are loaded once and each row's a[k]
-// is broadcast. No blocking of k: a panel's slice streams through L1 whatever k is.
+// is broadcast. Narrow operands take part in groups of 4 bytes along k, two bf16 or four bytes, in
+// the place of a float (dot_add). No blocking of k: a panel's slice streams through L1 whatever k
+// is.
 //
 // The kernel cuts its rows evenly into ceil(rows/mr) tiles (49 = 7 x 7, never 6 x 8 + 1). Tiles of
 // mr rows apply the epilogue to their registers; smaller ones write raw sums to a tile on the stack
@@ -16,7 +18,9 @@ typedef struct {
     Emit *e;
     const KernelSpec *spec;
     const char *symbol;
-    int64_t n, k, nr, mr, ku;
+    int64_t n, k, nr, mr, ku; // k in groups of 4 bytes
+    DType from;               // of a and b
+    Narrow to;                // of the result
     bool rows_outer;
     Val micro[2][64]; // [partial panel][rows]
     Val tail[2];      // [partial panel]: epilogue of a stack tile
@@ -37,17 +41,14 @@ typedef struct {
 static void tile_step(Emit *e, Tile *t, Val a, Val b, int k) {
     const Gemm *g = t->g;
     Val panel[MAX_PIECES];
-    for (int p = 0; p < t->npieces; p++) {
-        Piece whole = t->pieces[p];
-        whole.valid = whole.width;
-        panel[p] = vec_load(e, emit_at_c(e, b, k * g->nr + whole.off), whole);
-    }
+    for (int p = 0; p < t->npieces; p++)
+        panel[p] =
+            dot_panel(e, g->from, emit_at_c(e, b, k * g->nr + t->pieces[p].off), t->pieces[p]);
     for (int r = 0; r < t->rows; r++) {
-        Val s = LLVMBuildLoad2(e->b, e->f32, emit_at_c(e, a, r * g->k + k), "");
-        LLVMSetAlignment(s, 4);
+        Val row = dot_row(e, g->from, emit_at_c(e, a, r * g->k + k));
         for (int p = 0; p < t->npieces; p++) {
             Val *sum = &t->sums[p * t->rows + r];
-            *sum = emit_fma(e, vec_splat(e, t->pieces[p].width, s), panel[p], *sum);
+            *sum = dot_add(e, g->from, row, panel[p], *sum);
         }
     }
 }
@@ -73,15 +74,16 @@ static void tile_sums(Emit *e, Tile *t) {
     }
     Val a = emit_at_c(e, t->a, body), b = emit_at_c(e, t->b, body * g->nr);
     for (int u = 0; u < g->k - body; u++) tile_step(e, t, a, b, u);
+    for (int i = 0; i < t->npieces * t->rows; i++) t->sums[i] = dot_f32(e, g->from, t->sums[i]);
 }
 
 static void prefetch_result(Emit *e, const Tile *t, Val out, Val row, Val col) {
     const Gemm *g = t->g;
-    Val at = emit_at(e, out, emit_iadd(e, emit_imul(e, row, g->n), col));
+    Val at = emit_at_as(e, g->to.dt, out, emit_iadd(e, emit_imul(e, row, g->n), col));
     int64_t width = t->pieces[t->npieces - 1].off + t->pieces[t->npieces - 1].valid;
     for (int r = 0; r < t->rows; r++)
-        for (int64_t f = 0; f < width; f += 16)
-            emit_prefetch(e, emit_at_c(e, at, r * g->n + f), true, 3);
+        for (int64_t f = 0; f < width; f += 64 / dtype_bytes(g->to.dt))
+            emit_prefetch(e, emit_at_as(e, g->to.dt, at, emit_i64(e, r * g->n + f)), true, 3);
 }
 
 // The epilogue on registers, then the store.
@@ -94,8 +96,8 @@ static void tile_finish(Emit *e, Tile *t, const EpilogueCode *epi, Val out, Val 
         for (int r = 0; r < t->rows; r++) {
             Val rr = emit_iadd(e, row, emit_i64(e, r));
             Val v = epilogue_apply(e, epi, &ec, t->sums[p * t->rows + r], rr);
-            Val at = emit_at(e, out, emit_iadd(e, emit_imul(e, rr, g->n), c));
-            vec_store(e, v, at, t->pieces[p]);
+            Val at = emit_at_as(e, g->to.dt, out, emit_iadd(e, emit_imul(e, rr, g->n), c));
+            vec_store_as(e, &g->to, v, at, t->pieces[p]);
         }
         epilogue_column_end(e, epi, &ec);
     }
@@ -113,12 +115,14 @@ static Val emit_micro(Gemm *g, int rows, bool partial) {
     if (t.npieces * rows > MAX_CARRY) ice((Loc){0}, "a GEMM tile of %d sums", t.npieces * rows);
     bool whole = rows == g->mr;
     EpilogueCode epi;
-    epilogue_init(e, &epi, g->spec, ops, 3, g->n, true);
+    epilogue_init(e, &epi, g->spec, ops, 3, g->n, g->from != DT_U8);
     Val out = emit_ptr(e, ops, 2);
     if (whole) prefetch_result(e, &t, out, row, col);
     for (int p = 0; p < t.npieces; p++) {
-        Val start =
-            epilogue_start(e, &epi, emit_iadd(e, col, emit_i64(e, t.pieces[p].off)), t.pieces[p]);
+        Val start = g->from == DT_U8
+                        ? dot_zero(e, g->from, t.pieces[p].width)
+                        : epilogue_start(e, &epi, emit_iadd(e, col, emit_i64(e, t.pieces[p].off)),
+                                         t.pieces[p]);
         for (int r = 0; r < rows; r++) t.sums[p * rows + r] = start;
     }
     tile_sums(e, &t);
@@ -144,7 +148,7 @@ static Val emit_tile_tail(Gemm *g, bool partial) {
     Tile t = {.g = g, .rows = 1};
     t.npieces = emit_pieces(e, partial ? g->n % g->nr : g->nr, t.pieces);
     EpilogueCode epi;
-    epilogue_init(e, &epi, g->spec, ops, 3, g->n, true);
+    epilogue_init(e, &epi, g->spec, ops, 3, g->n, g->from != DT_U8);
     Val out = emit_ptr(e, ops, 2);
     Loop l;
     Val r = loop_begin(e, &l, emit_i64(e, 0), LLVMGetParam(fn, 4), 1, NULL, 0);
@@ -230,7 +234,7 @@ static void emit_walk(Gemm *g) {
     Walk w = {.g = g, .ops = k.ops, .r0 = k.r0};
     w.tile = emit_stack(e, e->f32, g->mr * g->nr);
     EpilogueCode epi;
-    epilogue_init(e, &epi, g->spec, k.ops, 3, g->n, true);
+    epilogue_init(e, &epi, g->spec, k.ops, 3, g->n, g->from != DT_U8);
     epilogue_zero_stats(e, &epi, k.c0, k.c1);
     w.a = emit_ptr(e, k.ops, 0);
     w.b = emit_ptr(e, k.ops, 1);
@@ -254,7 +258,9 @@ static void emit_walk(Gemm *g) {
 void emit_gemm(Emit *e, const KernelSpec *spec, const char *symbol) {
     Gemm g = {.e = e, .spec = spec, .symbol = symbol};
     g.n = spec_int(spec, A_n);
-    g.k = spec_int(spec, A_k);
+    g.from = operand_dtype(spec);
+    g.to = narrow_of(spec);
+    g.k = spec_int(spec, A_k) * dtype_bytes(g.from) / 4;
     g.nr = spec_int(spec, A_nr);
     g.mr = spec_int(spec, A_mr);
     g.ku = spec_int(spec, A_ku) > 0 ? spec_int(spec, A_ku) : 1;

@@ -13,6 +13,7 @@ struct NormRows {
     int64_t n;
     double eps, count; // count: what squared deviations are divided by
     Val gamma, beta;   // or NULL
+    Narrow to;
     void *user;
     Val (*source)(Emit *e, const NormRows *rows, Val i);
     Val (*result)(Emit *e, const NormRows *rows, Val i);
@@ -46,7 +47,7 @@ static void write_column(Emit *e, void *ctx, Val col, Piece p, Val *carry) {
     if (r->rows->gamma)
         v = emit_fma(e, v, vec_load(e, emit_at(e, r->rows->gamma, col), p),
                      vec_load(e, emit_at(e, r->rows->beta, col), p));
-    vec_store(e, v, emit_at(e, r->dst, col), p);
+    vec_store_as(e, &r->rows->to, v, emit_at_as(e, r->rows->to.dt, r->dst, col), p);
 }
 
 void emit_row(Emit *e, int64_t n, int unroll, ColumnBody body, void *row, Val *sums, int nsums) {
@@ -164,7 +165,7 @@ static Val plain_source(Emit *e, const NormRows *rows, Val i) {
 }
 
 static Val plain_result(Emit *e, const NormRows *rows, Val i) {
-    return emit_at(e, ((const Plain *)rows->user)->out, emit_imul(e, i, rows->n));
+    return emit_at_as(e, rows->to.dt, ((const Plain *)rows->user)->out, emit_imul(e, i, rows->n));
 }
 
 void emit_norm(Emit *e, const KernelSpec *spec, const char *symbol) {
@@ -173,6 +174,7 @@ void emit_norm(Emit *e, const KernelSpec *spec, const char *symbol) {
     NormRows rows = {.n = spec_int(spec, A_n), .eps = spec_f64(spec, A_eps), .user = &p};
     rows.source = plain_source;
     rows.result = plain_result;
+    rows.to = narrow_of(spec);
     rows.count = (double)(rows.n - (spec_int(spec, A_unbiased) != 0));
     if (spec_int(spec, A_affine)) {
         rows.gamma = emit_ptr(e, k.ops, 2);
@@ -185,6 +187,7 @@ void emit_norm(Emit *e, const KernelSpec *spec, const char *symbol) {
 // ---- gather ------------------------------------------------------------------------------------
 typedef struct {
     int64_t h, w, c, kh, kw, sh, sw, ph, pw, wo;
+    Narrow to;
     Val x, out;
 } Gather;
 
@@ -197,6 +200,7 @@ static Gather gather_shape(Emit *e, const KernelSpec *s, Val ops) {
     g.ph = spec_ints(s, A_pad, 0);
     g.pw = spec_ints(s, A_pad, 1);
     g.wo = (g.w + 2 * g.pw - g.kw) / g.sw + 1;
+    g.to = narrow_of(s);
     g.x = emit_ptr(e, ops, 0);
     g.out = emit_ptr(e, ops, 1);
     return g;
@@ -213,22 +217,23 @@ static Val tap_source(Emit *e, const NormRows *rows, Val i) {
 }
 
 static Val tap_result(Emit *e, const NormRows *rows, Val i) {
-    return emit_at(e, ((const Gather *)rows->user)->out, emit_imul(e, i, rows->n));
+    return emit_at_as(e, rows->to.dt, ((const Gather *)rows->user)->out, emit_imul(e, i, rows->n));
 }
 
 // One row of taps of a pixel whose input rows and columns may lie outside.
 static void padded_taps(Emit *e, const Gather *g, Val dst, Val iy, Val ix) {
     Val zero = emit_i64(e, 0), h = emit_i64(e, g->h), w = emit_i64(e, g->w);
     for (int64_t kx = 0; kx < g->kw; kx++) {
-        Val x = emit_iadd(e, ix, emit_i64(e, kx)), at = emit_at_c(e, dst, kx * g->c);
+        Val x = emit_iadd(e, ix, emit_i64(e, kx));
+        Val at = emit_at_as(e, g->to.dt, dst, emit_i64(e, kx * g->c));
         // Unsigned comparisons: negative coordinates are large.
         Val inside = LLVMBuildAnd(e->b, LLVMBuildICmp(e->b, LLVMIntULT, iy, h, ""),
                                   LLVMBuildICmp(e->b, LLVMIntULT, x, w, ""), "");
         If f;
-        emit_run(e, at, NULL, g->c);
+        emit_run_as(e, &g->to, at, NULL, g->c);
         if_begin(e, &f, inside, NULL, 0);
         Val from = emit_iadd(e, emit_imul(e, emit_imax(e, iy, zero), g->w), emit_imax(e, x, zero));
-        emit_run(e, at, emit_at(e, g->x, emit_imul(e, from, g->c)), g->c);
+        emit_run_as(e, &g->to, at, emit_at(e, g->x, emit_imul(e, from, g->c)), g->c);
         if_end(e, &f);
     }
 }
@@ -236,7 +241,7 @@ static void padded_taps(Emit *e, const Gather *g, Val dst, Val iy, Val ix) {
 // One row of taps inside the image: the kw pixels are neighbours.
 static void inner_taps(Emit *e, const Gather *g, Val dst, Val iy, Val ix) {
     Val from = emit_iadd(e, emit_imul(e, iy, g->w), ix);
-    emit_run(e, dst, emit_at(e, g->x, emit_imul(e, from, g->c)), g->kw * g->c);
+    emit_run_as(e, &g->to, dst, emit_at(e, g->x, emit_imul(e, from, g->c)), g->kw * g->c);
 }
 
 static void gather_copy(Emit *e, const Gather *g, Val r0, Val r1) {
@@ -247,7 +252,7 @@ static void gather_copy(Emit *e, const Gather *g, Val r0, Val r1) {
     Val ky = loop_begin(e, &taps, emit_i64(e, 0), emit_i64(e, g->kh), 1, NULL, 0);
     Val iy = emit_iadd(e, emit_isub(e, emit_imul(e, oy, g->sh), emit_i64(e, g->ph)), ky);
     Val row = emit_iadd(e, emit_imul(e, p, g->kh), ky);
-    Val dst = emit_at(e, g->out, emit_imul(e, row, g->kw * g->c));
+    Val dst = emit_at_as(e, g->to.dt, g->out, emit_imul(e, row, g->kw * g->c));
     if (g->ph || g->pw)
         padded_taps(e, g, dst, iy, ix);
     else
@@ -264,6 +269,7 @@ void emit_gather(Emit *e, const KernelSpec *spec, const char *symbol) {
         NormRows rows = {.n = g.c, .count = (double)g.c, .eps = spec_f64(spec, A_eps), .user = &g};
         rows.source = tap_source;
         rows.result = tap_result;
+        rows.to = g.to;
         int64_t taps = g.kh * g.kw;
         norm_rows(e, &rows, emit_imul(e, k.r0, taps), emit_imul(e, k.r1, taps));
     } else {

@@ -122,6 +122,45 @@ void emit_pack(Emit *e, const KernelSpec *spec, const char *symbol) {
     emit_return(e);
 }
 
+// ---- quantize_rows -----------------------------------------------------------------------------
+typedef struct {
+    Val w, out, factor;
+} QuantizeRow;
+
+static void most_column(Emit *e, void *ctx, Val col, Piece p, Val *most) {
+    const QuantizeRow *q = ctx;
+    Val v = vec_widen(e, emit_fabs(e, vec_load(e, emit_at(e, q->w, col), p)), p, e->lanes);
+    most[p.slot] = emit_fmax(e, v, most[p.slot]);
+}
+
+static void quantize_column(Emit *e, void *ctx, Val col, Piece p, Val *carry) {
+    (void)carry;
+    const QuantizeRow *q = ctx;
+    Val v = vec_load(e, emit_at(e, q->w, col), p);
+    v = emit_fmul(e, v, vec_splat(e, p.width, q->factor));
+    vec_store_i8(e, v, emit_at_as(e, DT_I8, q->out, col), p);
+}
+
+void emit_quantize_rows(Emit *e, const KernelSpec *spec, const char *symbol) {
+    KernelArgs k = kernel_begin(e, symbol);
+    int64_t n = spec_int(spec, A_n);
+    Val w = emit_ptr(e, k.ops, 0), s = emit_ptr(e, k.ops, 1), out = emit_ptr(e, k.ops, 2);
+    Loop l;
+    Val row = loop_begin(e, &l, k.r0, k.r1, 1, NULL, 0), at = emit_imul(e, row, n);
+    QuantizeRow q = {.w = emit_at(e, w, at), .out = emit_at_as(e, DT_I8, out, at)};
+    Val zero = emit_i64(e, 0), end = emit_i64(e, n), most = vec_const(e, e->lanes, 0);
+    emit_columns(e, n, zero, end, 1, most_column, &q, &most, 1);
+    Val top = vec_lane(e, most, 0);
+    for (int i = 1; i < e->lanes; i++) top = emit_fmax(e, vec_lane(e, most, i), top);
+    Val none = LLVMConstReal(e->f32, 0), all = LLVMConstReal(e->f32, 127);
+    Val empty = LLVMBuildFCmp(e->b, LLVMRealOEQ, top, none, "");
+    q.factor = LLVMBuildSelect(e->b, empty, none, emit_fdiv(e, all, top), "");
+    LLVMBuildStore(e->b, emit_fdiv(e, top, all), emit_at(e, s, row));
+    emit_columns(e, n, zero, end, 1, quantize_column, &q, NULL, 0);
+    loop_end(e, &l);
+    emit_return(e);
+}
+
 // ---- permute -----------------------------------------------------------------------------------
 typedef struct {
     int rank;

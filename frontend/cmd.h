@@ -50,6 +50,9 @@ bool cmd_wants(const Options *o, int n);
         {"sparse", 0, "packed|dense",                                                              \
          "the masked encoder of pretrain: on the visible rows alone (default),\n"                  \
          "or on whole maps, as reference and for comparison"},                                     \
+        {"precision", 0, "LIST",                                                                   \
+         "fp32 (default), bf16 or int8; also by layer: int8,head=bf16,stages.0=fp32"},             \
+        {"ranges", 0, "FILE", "int8: the ranges of the inputs of layers, from --save-ranges"},     \
         {"time", 0, NULL, "print the time and rewrites of each pass, to standard error"}, {        \
         "rewrite-limit", 0, "N", "stop rewriting after N rewrites, to bisect a bad one"            \
     }

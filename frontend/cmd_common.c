@@ -73,6 +73,17 @@ static bool sparse_option(const Options *o, Sparse *out) {
     return false;
 }
 
+static bool precision_options(const Options *o, PipelineOptions *out) {
+    const char *list = options_get(o, "precision", NULL), *file = options_get(o, "ranges", NULL);
+    Diag *d = diag_new(o->arena, stderr);
+    PrecisionPlan *plan = NEW(o->arena, PrecisionPlan);
+    size_t n;
+    out->precision = plan;
+    if (list && !precision_parse(plan, o->arena, d, "--precision", list)) return false;
+    const char *text = file ? cmd_read(o->arena, d, file, &n) : "";
+    return text && ranges_parse(plan, o->arena, d, file, text);
+}
+
 bool cmd_pipeline_options(const Options *o, PipelineOptions *out) {
     *out = (PipelineOptions){.passes = options_get(o, "passes", NULL),
                              .stop_after = options_get(o, "stop-after", NULL),
@@ -82,7 +93,7 @@ bool cmd_pipeline_options(const Options *o, PipelineOptions *out) {
                              .time = options_has(o, "time"),
                              .rewrite_limit = -1,
                              .dump_out = stderr};
-    return sparse_option(o, &out->sparse) &&
+    return sparse_option(o, &out->sparse) && precision_options(o, out) &&
            options_int(o, "rewrite-limit", 0, INT64_MAX, &out->rewrite_limit, stderr);
 }
 

@@ -111,14 +111,61 @@ const char *eval_tile(const EvalCall *c) {
     return NULL;
 }
 
-// y[p,j,l] = x[p*nr+l, j], zero past the last row of x.
+// y[p,j,l*g+i] = x[p*nr+l, j*g+i], zero past the last row of x.
 const char *eval_pack(const EvalCall *c) {
-    int64_t n = c->x[0].d[0], k = c->x[0].d[1], nr = c->y[0].d[2];
+    int64_t n = c->x[0].d[0], k = c->x[0].d[1], nr = node_int(c->n, A_nr), g = k / c->y[0].d[1];
     const double *x = f64_data(&c->x[0]);
     double *y = f64_data(&c->y[0]);
     for (int64_t p = 0; p < c->y[0].d[0]; p++)
-        for (int64_t j = 0; j < k; j++)
-            for (int64_t l = 0; l < nr; l++) *y++ = p * nr + l < n ? x[(p * nr + l) * k + j] : 0;
+        for (int64_t j = 0; j < k; j += g)
+            for (int64_t l = 0; l < nr * g; l++) {
+                int64_t row = p * nr + l / g;
+                *y++ = row < n ? x[row * k + j + l % g] : 0;
+            }
+    return NULL;
+}
+
+// ---- narrow numbers ----------------------------------------------------------------------------
+// The nearest bf16: the upper half of a float, ties to even. NaN stays one.
+static double round_to_bf16(double x) {
+    float f = (float)x;
+    uint32_t bits;
+    if (f != f) return f;
+    memcpy(&bits, &f, sizeof bits);
+    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
+    memcpy(&f, &bits, sizeof bits);
+    return f;
+}
+
+const char *eval_cast(const EvalCall *c) {
+    int64_t n = tensor_elems(&c->y[0]);
+    bool narrow = dtype_of_word(node_int(c->n, A_dtype)) == DT_BF16;
+    const double *x = f64_data(&c->x[0]);
+    for (int64_t i = 0; i < n; i++) f64_data(&c->y[0])[i] = narrow ? round_to_bf16(x[i]) : x[i];
+    return NULL;
+}
+
+// q = min(max(round(x/step + zero), 0), 255); NaN gives 0
+const char *eval_quantize(const EvalCall *c) {
+    double step = node_f64(c->n, A_step), zero = (double)node_int(c->n, A_zero);
+    int64_t n = tensor_elems(&c->y[0]);
+    for (int64_t i = 0; i < n; i++) {
+        double q = rint(f64_data(&c->x[0])[i] / step + zero);
+        f64_data(&c->y[0])[i] = q > 255 ? 255 : q > 0 ? q : 0;
+    }
+    return NULL;
+}
+
+// s_n = max_k |w_nk| / 127, q_nk = round(w_nk / s_n)
+const char *eval_quantize_rows(const EvalCall *c) {
+    int64_t n = c->x[0].d[0], k = c->x[0].d[1];
+    for (int64_t i = 0; i < n; i++) {
+        const double *w = f64_data(&c->x[0]) + i * k;
+        double most = 0, *q = f64_data(&c->y[0]) + i * k;
+        for (int64_t j = 0; j < k; j++) most = fabs(w[j]) > most ? fabs(w[j]) : most;
+        f64_data(&c->y[1])[i] = most / 127;
+        for (int64_t j = 0; j < k; j++) q[j] = most > 0 ? rint(w[j] * (127 / most)) : 0;
+    }
     return NULL;
 }
 

@@ -220,8 +220,41 @@ const char *infer_pack(const Infer *in, Type *out) {
     int64_t nr;
     TRY(want_weight(in, "x", in->t[0], 2));
     TRY(want_positive(in, A_nr, &nr));
-    int64_t n = in->t[0].d[0].c, k = in->t[0].d[1].c;
-    *out = type_make(in->t[0].dt, 3, (Dim[]){dim_c((n + nr - 1) / nr), dim_c(k), dim_c(nr)});
+    int64_t n = in->t[0].d[0].c, k = in->t[0].d[1].c, g = 4 / dtype_bytes(in->t[0].dt);
+    if (k % g)
+        FAIL(in, "x has depth %lld, of %s it must be a multiple of %lld", ll(k),
+             dtype_name(in->t[0].dt), ll(g));
+    *out =
+        type_make(in->t[0].dt, 3, (Dim[]){dim_c((n + nr - 1) / nr), dim_c(k / g), dim_c(nr * g)});
+    return NULL;
+}
+
+// ---- narrow numbers ----------------------------------------------------------------------------
+const char *infer_cast(const Infer *in, Type *out) {
+    const Attr *dtype = infer_attr(in, A_dtype);
+    *out = in->t[0];
+    out->dt = dtype_of_word(dtype ? dtype->i : 0);
+    if (out->dt != DT_F32 && out->dt != DT_BF16)
+        FAIL(in, "dtype must be f32 or bf16, got %s", dtype_name(out->dt));
+    return NULL;
+}
+
+const char *infer_quantize(const Infer *in, Type *out) {
+    const Attr *step = infer_attr(in, A_step), *zero = infer_attr(in, A_zero);
+    if (!step || !(step->f > 0) || !isfinite(step->f))
+        FAIL(in, "step must be positive and finite, got %g", step ? step->f : 0);
+    if (zero && (zero->i < 0 || zero->i > 255))
+        FAIL(in, "zero must lie within 0..255, got %lld", ll(zero->i));
+    *out = in->t[0];
+    out->dt = DT_U8;
+    return NULL;
+}
+
+const char *infer_quantize_rows(const Infer *in, Type *out) {
+    TRY(want_weight(in, "w", in->t[0], 2));
+    out[0] = in->t[0];
+    out[0].dt = DT_I8;
+    out[1] = type_make(DT_F32, 1, (Dim[]){in->t[0].d[0]});
     return NULL;
 }
 
@@ -269,7 +302,10 @@ const char *infer_linear(const Infer *in, Type *out) {
     if (w.d[0].c + MAX_PANEL > MAX_ELEMS / w.d[1].c)
         FAIL(in, "weight has more than %lld elements in panels", ll(MAX_ELEMS));
     TRY(want_bias(in, w.d[0].c));
+    if (w.dt != (x.dt == DT_U8 ? DT_I8 : x.dt))
+        FAIL(in, "x of %s and weight of %s have no product", dtype_name(x.dt), dtype_name(w.dt));
     *out = x;
+    out->dt = DT_F32;
     out->d[x.rank - 1] = w.d[0];
     return NULL;
 }
@@ -494,30 +530,61 @@ static const char *check_operands(const Infer *in, const Graph *g, Type *t) {
     return NULL;
 }
 
-// Operands that are lists of indices, i32; all others are f32. A body's rules are its own.
-static bool takes_indices(Op op, int operand) {
+// ---- element types -----------------------------------------------------------------------------
+enum {
+    F32 = 1 << DT_F32,
+    INDEX = 1 << DT_I32,
+    BF16 = 1 << DT_BF16,
+    U8 = 1 << DT_U8,
+    I8 = 1 << DT_I8,
+    ANY = F32 | INDEX | BF16 | U8 | I8
+};
+
+// What an operand may be: lists of indices are i32, what goes into products may be narrow, all else
+// is f32. A body's rules are its own.
+static int operand_types(Op op, int operand) {
     switch (op) {
     case OP_RECALL:
-    case OP_GROUP: return true;
-    case OP_RULEBOOK: return operand == 0;
+    case OP_RESHAPE:
+    case OP_GROUP: return ANY;
+    case OP_RULEBOOK: return operand == 0 ? F32 | INDEX : F32;
     case OP_PACK_ROWS:
     case OP_UNPACK_ROWS:
     case OP_PATCHIFY_ROWS:
     case OP_DWCONV2D_PACKED:
-    case OP_DWCONV2D_PACKED_DX: return operand == 1;
-    case OP_DWCONV2D_PACKED_DW: return operand == 2;
-    default: return false;
+    case OP_DWCONV2D_PACKED_DX: return operand == 1 ? F32 | INDEX : F32;
+    case OP_DWCONV2D_PACKED_DW: return operand == 2 ? F32 | INDEX : F32;
+    case OP_CAST:
+    case OP_PACK: return F32 | BF16 | I8;
+    case OP_LINEAR: return operand == 0 ? F32 | BF16 | U8 : operand == 1 ? F32 | BF16 | I8 : F32;
+    case OP_LINEAR_DW: return F32 | BF16;
+    default: return F32;
     }
 }
 
-static bool gives_indices(Op op) {
-    return op == OP_INPUT || op == OP_GROUP || op == OP_RECALL || op == OP_CELLS || op == OP_RULEBOOK;
+// Indices stay what they are under an op that takes them; other results are as its rule says.
+static int result_types(Op op) {
+    switch (op) {
+    case OP_CELLS:
+    case OP_RULEBOOK: return INDEX;
+    case OP_INPUT:
+    case OP_PARAM:
+    case OP_RECALL:
+    case OP_RESHAPE:
+    case OP_GROUP: return ANY;
+    case OP_CAST:
+    case OP_PACK:
+    case OP_QUANTIZE:
+    case OP_QUANTIZE_ROWS: return F32 | BF16 | U8 | I8;
+    default: return F32;
+    }
 }
 
-static const char *check_type(const Infer *in, const char *what, Type t, bool indices) {
-    if (t.dt != DT_F32 && !(indices && t.dt == DT_I32))
-        FAIL(in, "%s has element type %s, only f32 is supported", what,
-             (unsigned)t.dt < DT_COUNT ? dtype_name(t.dt) : "?");
+static const char *check_type(const Infer *in, const char *what, Type t, int allowed) {
+    if ((unsigned)t.dt >= DT_COUNT || !(allowed >> t.dt & 1))
+        FAIL(in, "%s has element type %s, %s", what,
+             (unsigned)t.dt < DT_COUNT ? dtype_name(t.dt) : "?",
+             allowed == F32 ? "only f32 is supported" : "which is not supported");
     return check_dims(in, what, t.d, t.rank);
 }
 
@@ -530,9 +597,8 @@ static const char *infer_checked(Infer *in, const Graph *g, Type *out) {
     TRY(check_attrs(in));
     Op op = in->spec->op;
     for (int i = 0; i < in->spec->nargs; i++)
-        if (!takes_indices(op, i))
-            TRY(check_type(in, arena_printf(in->arena, "operand %d", i), t[i], false));
-    if (info->traits & T_LEAF) TRY(check_type(in, "the type", in->spec->type, gives_indices(op)));
+        TRY(check_type(in, arena_printf(in->arena, "operand %d", i), t[i], operand_types(op, i)));
+    if (info->traits & T_LEAF) TRY(check_type(in, "the type", in->spec->type, result_types(op)));
     if (!!(info->traits & T_REGION) != !!in->spec->body)
         FAIL(in, "%s", in->spec->body ? "it takes no body" : "it needs a body");
     in->t = t;
@@ -540,7 +606,7 @@ static const char *infer_checked(Infer *in, const Graph *g, Type *out) {
     out[0] = (Type){0};
     TRY(infer_op[in->spec->op](in, out));
     int results = info->results < 0 ? in->spec->body->outputs.n : info->results;
-    for (int i = 0; i < results; i++) TRY(check_type(in, "the result", out[i], gives_indices(op)));
+    for (int i = 0; i < results; i++) TRY(check_type(in, "the result", out[i], result_types(op)));
     return NULL;
 }
 

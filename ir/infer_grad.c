@@ -60,7 +60,9 @@ const char *infer_linear_dw(const Infer *in, Type *out) {
     bool same = dy.rank == x.rank;
     for (int i = 0; same && i + 1 < x.rank; i++) same = dim_eq(dy.d[i], x.d[i]);
     if (!same) FAIL(in, "dy %s and x %s differ in their rows", show(in, dy), show(in, x));
-    *out = type_make(x.dt, 2, (Dim[]){dim_c(type_last(dy)), dim_c(type_last(x))});
+    if (dy.dt != x.dt)
+        FAIL(in, "dy of %s and x of %s have no product", dtype_name(dy.dt), dtype_name(x.dt));
+    *out = type_make(DT_F32, 2, (Dim[]){dim_c(type_last(dy)), dim_c(type_last(x))});
     return NULL;
 }
 

@@ -24,6 +24,16 @@ bool dtype_parse(const char *s, size_t n, DType *out) {
     return false;
 }
 
+static const DType dtype_words[] = {DT_F32, DT_BF16, DT_U8, DT_I8};
+
+DType dtype_of_word(int64_t word) { return dtype_words[word & 3]; }
+
+int64_t dtype_word(DType dt) {
+    int64_t i = 0;
+    while (dtype_words[i] != dt) i++;
+    return i;
+}
+
 Type type_make(DType dt, int rank, const Dim *d) {
     Type t = {.dt = dt, .rank = (uint8_t)rank};
     for (int i = 0; i < rank; i++) t.d[i] = d[i];

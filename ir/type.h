@@ -27,6 +27,9 @@ typedef struct {
 const char *dtype_name(DType dt);
 int dtype_bytes(DType dt);
 bool dtype_parse(const char *s, size_t n, DType *out);
+// Words of the attributes dtype and from, in the order of attrs.def.
+DType dtype_of_word(int64_t word);
+int64_t dtype_word(DType dt);
 
 static inline Dim dim_c(int64_t c) { return (Dim){c, false}; }
 static inline Dim dim_b(int64_t c) { return (Dim){c, true}; }

@@ -11,7 +11,7 @@ static bool foldable(const Rewrite *r, const Node *n) {
     for (int i = 0; i < n->nargs; i++)
         if (graph_def(r->dst, mapped(r, n, i))->op != OP_CONSTANT) return false;
     Type t = graph_type(r->src, n->first);
-    return !type_has_batch(t) && type_elems_at(t, 1) <= MAX_FOLDED;
+    return t.dt == DT_F32 && !type_has_batch(t) && type_elems_at(t, 1) <= MAX_FOLDED;
 }
 
 static Tensor constant_tensor(const Rewrite *r, Value v) {

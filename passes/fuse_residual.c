@@ -40,7 +40,7 @@ static int anchor_input(const Graph *body, const Node *anchor, int i) {
 static Value scaled_group(Rewrite *r, Value v, Value g) {
     const Node n = *graph_def(r->dst, v);
     GroupForm f;
-    if (!group_form(n.body, &f) || f.nepilogue || f.tail >= 0) return NO_VALUE;
+    if (!group_form(n.body, &f) || f.nepilogue || f.tail >= 0 || f.store >= 0) return NO_VALUE;
     const Node *anchor = &n.body->nodes.v[f.anchor];
     Value *args = NEWN(r->p->arena, Value, n.nargs);
     for (int i = 0; i < n.nargs; i++) args[i] = n.args[i];

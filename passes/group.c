@@ -5,7 +5,7 @@
 typedef struct {
     const Graph *g;
     Value main; // result of the chain so far
-    int stage;  // 0 prologue, 1 anchor seen, 2 tail seen
+    int stage;  // 0 prologue, 1 anchor seen, 2 tail seen, 3 all seen
     int ops;
 } FormWalk;
 
@@ -29,8 +29,23 @@ static int chain_operand(const FormWalk *w, const Node *n) {
     return at == 0 ? 0 : -1;
 }
 
+static bool narrows(const Node *n) {
+    return n->op == OP_QUANTIZE ||
+           (n->op == OP_CAST && dtype_of_word(node_int(n, A_dtype)) != DT_F32);
+}
+
+// Casts around the prologue.
+static bool walk_cast(const Node *n, int index, GroupForm *f) {
+    int *place = narrows(n) ? &f->narrow : &f->widen;
+    if (*place >= 0 || f->narrow >= 0 || (!narrows(n) && f->nprologue)) return false;
+    *place = index;
+    return true;
+}
+
 static bool walk_prologue(FormWalk *w, const Node *n, int index, GroupForm *f) {
     bool first = f->nprologue == 0;
+    if (n->op == OP_CAST || n->op == OP_QUANTIZE) return walk_cast(n, index, f);
+    if (f->narrow >= 0 && n->op != OP_LINEAR) return false;
     bool after = f->nprologue == 1 && w->g->nodes.v[f->prologue[0]].op == OP_NORMALIZE;
     switch (n->op) {
     case OP_SCALE:
@@ -57,6 +72,12 @@ static bool walk_prologue(FormWalk *w, const Node *n, int index, GroupForm *f) {
 
 static bool walk_epilogue(FormWalk *w, const Node *n, int index, GroupForm *f) {
     bool linear = w->g->nodes.v[f->anchor].op == OP_LINEAR;
+    if (narrows(n)) {
+        f->store = index;
+        w->stage = 3;
+        return linear ? f->tail < 0 : f->tail >= 0;
+    }
+    if (w->stage == 2) return false;
     switch (n->op) {
     case OP_NORMALIZE:
     case OP_LAYERNORM:
@@ -106,11 +127,11 @@ static bool form_results(const Graph *body, const GroupForm *f) {
 
 bool group_form(const Graph *body, GroupForm *f) {
     FormWalk w = {.g = body};
-    *f = (GroupForm){.anchor = -1, .tail = -1};
+    *f = (GroupForm){.widen = -1, .narrow = -1, .anchor = -1, .tail = -1, .store = -1};
     for (int i = 0; i < body->nodes.n; i++) {
         const Node *n = &body->nodes.v[i];
         if (n->op == OP_INPUT) continue;
-        if (w.stage == 2 || n->nresults != 1 || chain_operand(&w, n) < 0) return false;
+        if (w.stage == 3 || n->nresults != 1 || chain_operand(&w, n) < 0) return false;
         if (!(w.stage == 0 ? walk_prologue(&w, n, i, f) : walk_epilogue(&w, n, i, f))) return false;
         if (n->op != OP_GRN_STAT) w.main = n->first;
         w.ops++;
@@ -191,7 +212,8 @@ static bool takes_more(const Graph *dst, Value v, bool tail) {
     if (n->op == OP_DWCONV2D) return tail;
     if (n->op != OP_GROUP) return false;
     GroupForm f;
-    if (!group_form(n->body, &f) || f.tail >= 0 || f.nepilogue == MAX_GROUP) return false;
+    if (!group_form(n->body, &f) || f.tail >= 0 || f.store >= 0 || f.nepilogue == MAX_GROUP)
+        return false;
     if (n->body->outputs.v[dst->values.v[v].result].value != f.result) return false;
     return n->body->nodes.v[f.anchor].op == OP_LINEAR || tail;
 }

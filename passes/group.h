@@ -1,12 +1,14 @@
 // Groups: the form of their bodies, and how fuse passes build and extend them. Private to passes/.
 //
 // The form a kernel can be made of, operand 0 of each op being the result of the one before:
-//   prologue   [scale] | [normalize] [patchify]
+//   prologue   [cast to f32] [scale] | [normalize] [patchify], then [cast to bf16 | quantize]
 //   anchor     linear | dwconv2d
 //   epilogue   gelu, scale, add, mul, grn_stat, in any order and number (the latter is a side
-//   result) tail       [normalize | layernorm]
+//              result)
+//   tail       [normalize | layernorm], then [cast to bf16 | quantize]
 // All other operands are inputs of the body. Results are that of the last op, the statistics, and
-// after a linear what the ops before the last gave, each at most once. A body of any other form is legal: it is scheduled op by op.
+// after a linear what the ops before the last gave, each at most once. A body of any other form is
+// legal: it is scheduled op by op.
 #ifndef CNX_PASSES_GROUP_H
 #define CNX_PASSES_GROUP_H
 #include "pass.h"
@@ -14,9 +16,11 @@
 enum { MAX_GROUP = MAX_EPILOGUE - 1 }; // ops of an epilogue: the bias is a word too
 typedef struct {
     int prologue[2], nprologue; // node indices in the body
+    int widen, narrow;          // casts at the start and at the end of the prologue, -1: none
     int anchor;
     int epilogue[MAX_GROUP], nepilogue;
-    int tail; // -1: none
+    int tail;  // -1: none
+    int store; // cast of what the anchor, the epilogue and the tail gave, -1: none
     Value result;
 } GroupForm;
 // False when the body has another form.

@@ -332,6 +332,7 @@ bool pipeline_run(Pipeline *p, const PipelineOptions *opt, Diag *d) {
         return false;
     p->rewrite_limit = opt->rewrite_limit;
     p->fuse_steps = !opt->unoptimised;
+    p->precision = opt->precision;
     for (int i = 0; i < list.n; i++)
         if (!run_pass(p, list.v[i], opt, d)) return false;
     return true;

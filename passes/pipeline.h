@@ -3,6 +3,7 @@
 #define CNX_PASSES_PIPELINE_H
 #include "../ir/graph.h"
 #include "../ir/schedule.h"
+#include "precision.h"
 
 typedef enum { LEVEL_GRAPH, LEVEL_FUSED, LEVEL_SCHEDULE, LEVEL_MEMORY } Level;
 
@@ -17,6 +18,7 @@ typedef struct {
     VEC(Schedule *) schedules;       // filled by the schedule pass, one per program
     int64_t rewrites, rewrite_limit; // limit < 0: none. A pass asks pass_may_rewrite() before each
     bool fuse_steps; // the scheduler may make one step of several ops: not where unoptimised
+    const PrecisionPlan *precision; // NULL: fp32
     Diag *diag; // where passes report what the input's text asks for and they cannot do
 } Pipeline;
 bool pass_may_rewrite(Pipeline *p);
@@ -28,8 +30,9 @@ typedef struct {
     Level stop_level;       // run no pass beyond this level
     bool unoptimised;       // leave out the passes that only optimise: the oracle
     Sparse sparse;          // SPARSE_DENSE leaves out the passes that pack
-    bool time;              // print seconds per pass to stderr
-    int64_t rewrite_limit;  // -1: none
+    const PrecisionPlan *precision; // of linears; NULL: fp32
+    bool time;                      // print seconds per pass to stderr
+    int64_t rewrite_limit;          // -1: none
     FILE *dump_out;
 } PipelineOptions;
 

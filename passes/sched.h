@@ -62,6 +62,8 @@ void spec_set(SpecAttrs *s, AttrId id, int64_t i);
 void spec_set_f64(SpecAttrs *s, AttrId id, double f);
 void spec_set_pair(Sched *sc, SpecAttrs *s, AttrId id, int64_t x, int64_t y);
 void spec_word(SpecAttrs *s, Epilogue word);
+void spec_from(SpecAttrs *s, DType dt);       // of the operands
+void spec_to(SpecAttrs *s, const Node *cast); // of the result: that of a cast or quantize
 void spec_set_shape(Sched *sc, SpecAttrs *s, const Dim *shape, const int64_t *perm, int rank);
 void spec_set_value(Sched *sc, SpecAttrs *s, double x);
 
@@ -92,7 +94,7 @@ void reduce_partials(Sched *sc, const Node *like, int partial, int64_t blocks, i
 int buffer_new(Sched *sc, const char *name, Region region, Type t);
 int buffer_of(Sched *sc, Value v);                      // made at first use
 int weight_buffer(Sched *sc, const char *name, Type t); // the one of that name
-int scratch_new(Sched *sc, const char *name, int64_t rows, int64_t n);
+int scratch_new(Sched *sc, const char *name, DType dt, int64_t rows, int64_t n);
 
 Step *step_new(Sched *sc, const Node *like, Over over, int64_t rows, int64_t row_block,
                int64_t cols, int64_t col_block);

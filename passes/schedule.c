@@ -38,9 +38,8 @@ int weight_buffer(Sched *sc, const char *name, Type t) {
     return buffer_new(sc, name, REGION_WEIGHT, t);
 }
 
-int scratch_new(Sched *sc, const char *name, int64_t rows, int64_t n) {
-    return buffer_new(sc, name, REGION_SCRATCH,
-                      type_make(DT_F32, 2, (Dim[]){dim_c(rows), dim_c(n)}));
+int scratch_new(Sched *sc, const char *name, DType dt, int64_t rows, int64_t n) {
+    return buffer_new(sc, name, REGION_SCRATCH, type_make(dt, 2, (Dim[]){dim_c(rows), dim_c(n)}));
 }
 
 // The state of a training run that a port of this name is, -1: a port of the caller.
@@ -183,6 +182,20 @@ void spec_set_f64(SpecAttrs *s, AttrId id, double f) { spec_put(s, attr_f64(id, 
 void spec_set_pair(Sched *sc, SpecAttrs *s, AttrId id, int64_t x, int64_t y) {
     spec_put(s, attr_ints2(sc->a, id, x, y));
 }
+void spec_from(SpecAttrs *s, DType dt) {
+    if (dt != DT_F32) spec_set(s, A_from, dtype_word(dt));
+}
+
+void spec_to(SpecAttrs *s, const Node *cast) {
+    if (cast->op == OP_QUANTIZE) {
+        spec_set(s, A_dtype, dtype_word(DT_U8));
+        spec_set_f64(s, A_step, node_f64(cast, A_step));
+        spec_set(s, A_zero, node_int(cast, A_zero));
+    } else if (node_int(cast, A_dtype)) {
+        spec_set(s, A_dtype, node_int(cast, A_dtype));
+    }
+}
+
 void spec_word(SpecAttrs *s, Epilogue word) { s->epilogue[s->nepilogue++] = word; }
 
 void spec_set_shape(Sched *sc, SpecAttrs *s, const Dim *shape, const int64_t *perm, int rank) {

@@ -44,7 +44,7 @@ static void gemm_dw(Sched *sc, const Node *n, Step *st, Rows y, Rows x, int64_t 
     Operands o = {0};
     operand_value(sc, &o, n->args[0]);
     operand_value(sc, &o, n->args[1]);
-    operand_add(&o, scratch_new(sc, "dw.tiles", DEPTH + 16, packed + t.nr));
+    operand_add(&o, scratch_new(sc, "dw.tiles", DT_F32, DEPTH + 16, packed + t.nr));
     o.v[o.n++] = *out;
     spec_set(s, A_m, DEPTH);
     spec_set(s, A_n, y.n);

@@ -16,6 +16,10 @@ Value body_operand(const Node *n, Value body_value) {
 
 static const Node *body_node(const Node *n, int index) { return &n->body->nodes.v[index]; }
 
+static bool has_prologue(const GroupForm *f) {
+    return f->nprologue || f->widen >= 0 || f->narrow >= 0;
+}
+
 // ---- epilogues ---------------------------------------------------------------------------------
 Stat *stat_new(Sched *sc, const Node *like, const Node *op, Value stat, Rows r, int64_t block) {
     int64_t aggregate = node_int(op, A_aggregate), n = r.n;
@@ -105,6 +109,8 @@ typedef struct {
     int64_t quantum;
 } Dw;
 
+static const char *dw_name(const Dw *d) { return d->n->label ? d->n->label : "dwconv"; }
+
 static Dw dw_of(const Node *n) {
     Dw d = {.n = n};
     group_form(n->body, &d.f);
@@ -134,12 +140,15 @@ int taps_buffer(Sched *sc, Value w, const Node *like) {
     return b;
 }
 
-static void norm_call(Sched *sc, Step *st, const Node *n, const Node *op, int64_t channels,
+// The tail of group n: rows[0] to rows[1].
+static void norm_call(Sched *sc, Step *st, const Node *n, const GroupForm *f, int64_t channels,
                       const Operand *rows) {
+    const Node *op = body_node(n, f->tail);
     Operands o = {0};
     SpecAttrs s = {0};
-    o.v[o.n++] = *rows;
-    o.v[o.n++] = *rows;
+    o.v[o.n++] = rows[0];
+    o.v[o.n++] = rows[1];
+    if (f->store >= 0) spec_to(&s, body_node(n, f->store));
     spec_set(&s, A_n, channels);
     spec_set_f64(&s, A_eps, node_f64(op, A_eps));
     if (op->op == OP_LAYERNORM) {
@@ -150,8 +159,19 @@ static void norm_call(Sched *sc, Step *st, const Node *n, const Node *op, int64_
     call_new(sc, st, K_NORM, &s, &o, n, 0);
 }
 
-// The calls of a depthwise group, writing to `out`; weights were made before the step.
-static void dw_calls(Sched *sc, Step *st, const Dw *d, int taps, Operand out) {
+// Rows as scratch of one row block.
+static Operand scratch_rows(Sched *sc, const char *name, DType dt, int64_t rows, int64_t n) {
+    return (Operand){.buffer = scratch_new(sc, name, dt, rows, n),
+                     .row_bytes = n * dtype_bytes(dt)};
+}
+
+// The calls of a depthwise group, writing to `out`; weights were made before the step. The tail
+// works in place, or from scratch where it writes narrow numbers.
+static void dw_calls(Sched *sc, Step *st, const Dw *d, int taps, Operand result) {
+    Operand out = result;
+    if (d->f.store >= 0)
+        out = scratch_rows(sc, arena_printf(sc->a, "%s.rows", dw_name(d)), DT_F32, st->row_block,
+                           d->y.d[3].c);
     Operands o = {0};
     SpecAttrs s = {0};
     const Node *a = d->anchor;
@@ -171,7 +191,7 @@ static void dw_calls(Sched *sc, Step *st, const Dw *d, int taps, Operand out) {
         operand_value(sc, &o, body_operand(d->n, a->args[2]));
     }
     call_new(sc, st, K_DWCONV, &s, &o, d->n, node_macs(d->n->body, a));
-    if (d->f.tail >= 0) norm_call(sc, st, d->n, body_node(d->n, d->f.tail), d->y.d[3].c, &out);
+    if (d->f.tail >= 0) norm_call(sc, st, d->n, &d->f, d->y.d[3].c, (Operand[]){out, result});
 }
 
 void schedule_dwconv(Sched *sc, const Node *n) {
@@ -197,7 +217,7 @@ bool dwconv_defers(const Sched *sc, const Node *n) {
         for (int k = 0; k < u->nargs; k++) {
             if (u->args[k] != n->first) continue;
             GroupForm f;
-            if (u->op != OP_GROUP || !group_form(u->body, &f) || f.nprologue) return false;
+            if (u->op != OP_GROUP || !group_form(u->body, &f) || has_prologue(&f)) return false;
             const Node *a = body_node(u, f.anchor);
             return a->op == OP_LINEAR && a->args[0] == u->body->inputs.v[k] &&
                    anchor_alone(u->body, a);
@@ -210,8 +230,10 @@ bool dwconv_defers(const Sched *sc, const Node *n) {
 typedef struct {
     const Node *n, *anchor;
     GroupForm f;
-    Rows r;    // of the result
-    int64_t k; // depth
+    Rows r;                 // of the result
+    int64_t k;              // depth
+    DType from;             // of A
+    int64_t a_row, out_row; // bytes of a row of A and of the result
     Value x, w, result;
     GemmTile tile;
     Over over;
@@ -225,12 +247,12 @@ typedef struct {
 static void choose_tile(Sched *sc, Lin *l) {
     int64_t rows = l->r.rows == 1 ? 8 : l->r.rows, quantum = 1;
     if (sc->deferred[l->x] >= 0) quantum = dw_of(&sc->g->nodes.v[sc->deferred[l->x]]).quantum;
-    l->tile = gemm_tile(sc->t, rows, l->r.n, l->k);
+    l->tile = gemm_tile(sc->t, rows, l->r.n, l->a_row / 4);
     l->block = l->r.rows;
     if (l->columns) return;
     if (quantum == 1 && l->tile.mr < rows) quantum = l->tile.mr;
-    l->block = row_block(rows, quantum, l->tile.mr, (l->k + l->r.n) * 4, sc->t->l2 / 2);
-    l->tile = gemm_tile(sc->t, l->block, l->r.n, l->k);
+    l->block = row_block(rows, quantum, l->tile.mr, l->a_row + l->out_row, sc->t->l2 / 2);
+    l->tile = gemm_tile(sc->t, l->block, l->r.n, l->a_row / 4);
 }
 
 static Lin lin_of(Sched *sc, const Node *n) {
@@ -238,8 +260,15 @@ static Lin lin_of(Sched *sc, const Node *n) {
     group_form(n->body, &l.f);
     l.anchor = body_node(n, l.f.anchor);
     l.r = rows_of(graph_type(n->body, l.f.result));
-    l.k = type_last(graph_type(n->body, l.anchor->args[0]));
-    const Node *first = l.f.nprologue ? body_node(n, l.f.prologue[0]) : l.anchor;
+    Type a = graph_type(n->body, l.anchor->args[0]);
+    l.k = type_last(a);
+    l.from = a.dt;
+    l.a_row = l.k * dtype_bytes(a.dt);
+    l.out_row = l.r.n * dtype_bytes(graph_type(n->body, l.f.result).dt);
+    const Node *first = l.f.widen >= 0    ? body_node(n, l.f.widen)
+                        : l.f.nprologue   ? body_node(n, l.f.prologue[0])
+                        : l.f.narrow >= 0 ? body_node(n, l.f.narrow)
+                                          : l.anchor;
     l.x = body_operand(n, first->args[0]);
     l.w = body_operand(n, l.anchor->args[1]);
     l.result = group_result(n, l.f.result);
@@ -254,8 +283,9 @@ static Lin lin_of(Sched *sc, const Node *n) {
 // Panels of W: made by prepare, or packed in a step of their own.
 static int panels_buffer(Sched *sc, const Lin *l) {
     const Node *def = graph_def(sc->g, l->w);
-    int64_t nr = l->tile.nr, panels = (l->r.n + nr - 1) / nr;
-    Type t = type_make(DT_F32, 3, (Dim[]){dim_c(panels), dim_c(l->k), dim_c(nr)});
+    DType dt = graph_type(sc->g, l->w).dt;
+    int64_t nr = l->tile.nr, panels = (l->r.n + nr - 1) / nr, group = 4 / dtype_bytes(dt);
+    Type t = type_make(dt, 3, (Dim[]){dim_c(panels), dim_c(l->k / group), dim_c(nr * group)});
     if (def->op == OP_PARAM && sc->prepare) {
         const char *name = prepare_panels(sc->prepare, sc->g, def, nr);
         return weight_buffer(sc, name, t);
@@ -266,7 +296,7 @@ static int panels_buffer(Sched *sc, const Lin *l) {
     operand_value(sc, &o, l->w);
     operand_add(&o, b);
     spec_set(&s, A_n, l->r.n);
-    spec_set(&s, A_k, l->k);
+    spec_set(&s, A_k, l->k / group);
     spec_set(&s, A_nr, nr);
     Step *st = step_new(sc, l->n, OVER_ONCE, 1, 1, l->r.n, nr);
     call_new(sc, st, K_PACK, &s, &o, l->n, 0);
@@ -299,13 +329,17 @@ static void scale_panels(Sched *sc, Lin *l, Value scale) {
 static void prologue_call(Sched *sc, Step *st, const Lin *l, Operand out) {
     Operands o = {0};
     SpecAttrs s = {0};
-    const Node *first = body_node(l->n, l->f.prologue[0]);
+    const Node *first = l->f.nprologue ? body_node(l->n, l->f.prologue[0]) : NULL;
     operand_value(sc, &o, l->x);
     o.v[o.n++] = out;
-    if (first->op == OP_SCALE) {
+    spec_from(&s, graph_type(sc->g, l->x).dt);
+    if (l->f.narrow >= 0) spec_to(&s, body_node(l->n, l->f.narrow));
+    if (!first || first->op == OP_SCALE) {
         spec_set(&s, A_n, l->k);
-        spec_word(&s, EPI_SCALE);
-        operand_value(sc, &o, body_operand(l->n, first->args[1]));
+        if (first) {
+            spec_word(&s, EPI_SCALE);
+            operand_value(sc, &o, body_operand(l->n, first->args[1]));
+        }
         call_new(sc, st, K_ELTWISE, &s, &o, l->n, 0);
         return;
     }
@@ -337,6 +371,8 @@ static Riders gemm_call(Sched *sc, Step *st, const Lin *l, Operand a) {
     spec_set(&s, A_nr, l->tile.nr);
     spec_set(&s, A_ku, l->tile.ku);
     if (l->tile.order) spec_set(&s, A_order, 1);
+    spec_from(&s, l->from);
+    if (l->f.store >= 0) spec_to(&s, body_node(l->n, l->f.store));
     if (l->anchor->nargs > 2) {
         spec_word(&s, EPI_BIAS);
         operand_value(sc, &o, body_operand(l->n, l->anchor->args[2]));
@@ -344,7 +380,7 @@ static Riders gemm_call(Sched *sc, Step *st, const Lin *l, Operand a) {
     epilogue_words(sc, l->n, &l->f, st->row_block, &s, &o);
     Riders riders = {0};
     Value v = l->result;
-    bool extend = l->f.tail < 0 && l->over != OVER_FLAT;
+    bool extend = l->f.tail < 0 && l->f.store < 0 && l->over != OVER_FLAT;
     if (extend) v = chain_follow(sc, l->n, v, &s, &o);
     if (extend) riders = riders_begin(sc, l->n, v, l->r, st->row_block, &s, &o);
     o.v[2].buffer = buffer_of(sc, v);
@@ -352,20 +388,15 @@ static Riders gemm_call(Sched *sc, Step *st, const Lin *l, Operand a) {
     return riders;
 }
 
-// Rows of A as scratch of one row block.
-static Operand scratch_rows(Sched *sc, const char *name, int64_t rows, int64_t n) {
-    return (Operand){.buffer = scratch_new(sc, name, rows, n), .row_bytes = n * 4};
-}
-
 // A step whose unit is a block of columns; the prologue is a step of its own before it.
 static void schedule_columns(Sched *sc, Lin *l) {
-    Operand a = {.buffer = l->f.nprologue ? -1 : buffer_of(sc, l->x)};
-    if (l->f.nprologue) {
+    Operand a = {.buffer = has_prologue(&l->f) ? -1 : buffer_of(sc, l->x)};
+    if (has_prologue(&l->f)) {
         Dim d[] = {dim_b(1), dim_c(l->r.rows), dim_c(l->k)};
-        Type t = l->r.batch ? type_make(DT_F32, 3, d) : type_make(DT_F32, 2, d + 1);
+        Type t = l->r.batch ? type_make(l->from, 3, d) : type_make(l->from, 2, d + 1);
         a.buffer = buffer_new(sc, arena_printf(sc->a, "%s.rows", l->n->label ? l->n->label : ""),
                               l->r.batch ? REGION_IMAGE : REGION_FIXED, t);
-        int64_t block = row_block(l->r.rows, 1, 1, l->k * 8, sc->t->l2 / 8);
+        int64_t block = row_block(l->r.rows, 1, 1, l->a_row * 2, sc->t->l2 / 8);
         Step *st = step_new(sc, l->n, l->over, l->r.rows, block, l->k, l->k);
         prologue_call(sc, st, l, a);
     }
@@ -382,18 +413,18 @@ static void schedule_rows(Sched *sc, Lin *l, const Dw *dw) {
     Step *st = step_new(sc, l->n, l->over, l->r.rows, block, l->r.n, l->r.n);
     Operand a = {0};
     if (dw) {
-        a = scratch_rows(sc, dw->n->label ? dw->n->label : "dwconv", block, l->k);
+        a = scratch_rows(sc, dw_name(dw), l->from, block, l->k);
         dw_calls(sc, st, dw, taps, a);
-    } else if (l->f.nprologue) {
-        a = scratch_rows(sc, arena_printf(sc->a, "%s.rows", l->n->label ? l->n->label : ""), block,
-                         l->k);
+    } else if (has_prologue(&l->f)) {
+        a = scratch_rows(sc, arena_printf(sc->a, "%s.rows", l->n->label ? l->n->label : ""),
+                         l->from, block, l->k);
         prologue_call(sc, st, l, a);
     } else {
         a.buffer = buffer_of(sc, l->x);
     }
     Riders riders = gemm_call(sc, st, l, a);
     Operand out = {.buffer = l->f.tail < 0 ? -1 : buffer_of(sc, l->result)};
-    if (l->f.tail >= 0) norm_call(sc, st, l->n, body_node(l->n, l->f.tail), l->r.n, &out);
+    if (l->f.tail >= 0) norm_call(sc, st, l->n, &l->f, l->r.n, (Operand[]){out, out});
     riders_end(sc, &riders);
 }
 
@@ -401,7 +432,7 @@ void schedule_linear(Sched *sc, const Node *n) {
     Lin l = lin_of(sc, n);
     int deferred = sc->deferred[l.x];
     l.b = panels_buffer(sc, &l);
-    if (l.f.nprologue == 1 && body_node(n, l.f.prologue[0])->op == OP_SCALE &&
+    if (l.from == DT_F32 && l.f.nprologue == 1 && body_node(n, l.f.prologue[0])->op == OP_SCALE &&
         l.r.rows > PANELS_RATIO * l.r.n) {
         scale_panels(sc, &l, body_operand(n, body_node(n, l.f.prologue[0])->args[1]));
         l.f.nprologue = 0;

@@ -244,6 +244,29 @@ static void op_transpose(Sched *sc, const Node *n) {
              0);
 }
 
+static void op_cast(Sched *sc, const Node *n) {
+    Type t = graph_type(sc->g, n->first);
+    Operands o = {0};
+    SpecAttrs s = {0};
+    operand_value(sc, &o, n->args[0]);
+    operand_value(sc, &o, n->first);
+    spec_set(&s, A_n, rows_of(t).n);
+    spec_from(&s, graph_type(sc->g, n->args[0]).dt);
+    spec_to(&s, n);
+    call_new(sc, rows_step(sc, n, t, false), K_ELTWISE, &s, &o, n, 0);
+}
+
+static void op_quantize_rows(Sched *sc, const Node *n) {
+    Type t = graph_type(sc->g, n->args[0]);
+    Operands o = {0};
+    SpecAttrs s = {0};
+    operand_value(sc, &o, n->args[0]);
+    operand_value(sc, &o, n->first + 1);
+    operand_value(sc, &o, n->first);
+    spec_set(&s, A_n, rows_of(t).n);
+    call_new(sc, rows_step(sc, n, t, false), K_QUANTIZE_ROWS, &s, &o, n, 0);
+}
+
 static void op_pack(Sched *sc, const Node *n) {
     Type t = graph_type(sc->g, n->args[0]);
     int64_t nr = node_int(n, A_nr);
@@ -252,7 +275,7 @@ static void op_pack(Sched *sc, const Node *n) {
     operand_value(sc, &o, n->args[0]);
     operand_value(sc, &o, n->first);
     spec_set(&s, A_n, t.d[0].c);
-    spec_set(&s, A_k, t.d[1].c);
+    spec_set(&s, A_k, t.d[1].c * dtype_bytes(t.dt) / 4);
     spec_set(&s, A_nr, nr);
     Step *st = step_new(sc, n, OVER_ONCE, 1, 1, t.d[0].c, col_block(t.d[0].c, nr));
     call_new(sc, st, K_PACK, &s, &o, n, 0);
@@ -300,6 +323,9 @@ void schedule_op(Sched *sc, const Node *n) {
     case OP_TILE: op_tile(sc, n); break;
     case OP_PATCHIFY: op_patchify(sc, n); break;
     case OP_PACK: op_pack(sc, n); break;
+    case OP_CAST:
+    case OP_QUANTIZE: op_cast(sc, n); break;
+    case OP_QUANTIZE_ROWS: op_quantize_rows(sc, n); break;
     case OP_LINEAR: op_matvec(sc, n); break;
     case OP_LAYERNORM:
     case OP_NORM_PIX:

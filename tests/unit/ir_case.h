@@ -1,4 +1,5 @@
-// Nodes of test tables written as text: operand types "B,4,5,3; iB,4" (f32, i: i32) and attributes
+// Nodes of test tables written as text: operand types "B,4,5,3; iB,4" (f32, i: i32, h: bf16, u: u8,
+// c: i8) and attributes
 // "stride=2,1 eps=0.5 approx=tanh". Malformed text fails the test.
 #ifndef CNX_TESTS_IR_CASE_H
 #define CNX_TESTS_IR_CASE_H
@@ -23,7 +24,10 @@ static inline Dim case_dim(const char **s) {
 static inline Type case_type(const char **s) {
     Type t = {.dt = DT_F32};
     while (**s == ' ') ++*s;
-    if (**s == 'i') t.dt = DT_I32, ++*s;
+    static const char letters[] = "ihuc";
+    static const DType dtypes[] = {DT_I32, DT_BF16, DT_U8, DT_I8};
+    const char *letter = **s ? strchr(letters, **s) : NULL;
+    if (letter) t.dt = dtypes[letter - letters], ++*s;
     while (**s && **s != ';' && **s != ' ') {
         assert_true(t.rank < MAX_RANK);
         t.d[t.rank++] = case_dim(s);

@@ -87,7 +87,7 @@ static void test_cases_f32(void **state) {
 // test_packed.
 static bool by_hand(Op op) {
     return (op >= OP_MASK && op <= OP_DWCONV2D_PACKED_DW) || op == OP_ADAMW || op == OP_EMA ||
-           op == OP_RECALL;
+           op == OP_RECALL || op == OP_CAST || op == OP_QUANTIZE || op == OP_QUANTIZE_ROWS;
 }
 
 // Every row of the op table has a case; leaves and groups have tests of their own below.
@@ -168,6 +168,24 @@ static void test_by_hand(void **state) {
     EXPECT(y, 18, 7, 3, 24, 7, 0);
     y = run1(a, OP_PACK, "3,2", "nr=2", (const double *[]){DATA(1, 2, 3, 4, 5, 6)});
     EXPECT(y, 1, 3, 2, 4, 5, 0, 6, 0);
+    y = run1(a, OP_PACK, "h2,4", "nr=1", (const double *[]){DATA(1, 2, 3, 4, 5, 6, 7, 8)});
+    EXPECT(y, 1, 2, 3, 4, 5, 6, 7, 8);
+    y = run1(a, OP_PACK, "h3,4", "nr=2",
+             (const double *[]){DATA(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)});
+    EXPECT(y, 1, 2, 5, 6, 3, 4, 7, 8, 9, 10, 0, 0, 11, 12, 0, 0);
+    // bf16 has 8 bits: 257 and 259 lie half way, the even neighbours are 256 and 260.
+    y = run1(a, OP_CAST, "4", "dtype=bf16", (const double *[]){DATA(257, 259, -257.01, 3.5)});
+    EXPECT(y, 256, 260, -258, 3.5);
+    y = run1(a, OP_CAST, "1", "", (const double *[]){DATA(257)});
+    EXPECT(y, 257);
+    y = run1(a, OP_QUANTIZE, "6", "step=0.5 zero=10",
+             (const double *[]){DATA(0, 0.25, 0.75, -0.3, -9, 400)});
+    EXPECT(y, 10, 10, 12, 9, 0, 255); // ties go to even
+    y = run1(a, OP_QUANTIZE_ROWS, "2,3", "", (const double *[]){DATA(127, -254, 3, 0, 0, 0)});
+    EXPECT(y, 64, -127, 2, 0, 0, 0);
+    y = run_result(a, 1, OP_QUANTIZE_ROWS, "2,3", "",
+                   (const double *[]){DATA(127, -254, 3, 0, 0, 0)});
+    EXPECT(y, 2, 0);
     y = run1(a, OP_RECALL, "2,1", "", (const double *[]){DATA(1, 2)});
     EXPECT(y, 1, 2);
     y = run1(a, OP_TILE, "2", "times=2", (const double *[]){DATA(1, 2)});

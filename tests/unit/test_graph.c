@@ -50,6 +50,19 @@ static const Rule rules[] = {
     {OP_PACK, "40,12", "nr=16", "f32[3,12,16]"},
     {OP_PACK, "40,12", "", "!nr must be 1 or more"},
     {OP_PACK, "B,12", "nr=16", "!must not depend on the batch"},
+    {OP_PACK, "h40,12", "nr=16", "bf16[3,6,32]"},
+    {OP_PACK, "c40,12", "nr=16", "i8[3,3,64]"},
+    {OP_PACK, "c40,14", "nr=16", "!x has depth 14, of i8 it must be a multiple of 4"},
+    {OP_CAST, "B,9,7", "dtype=bf16", "bf16[B,9,7]"},
+    {OP_CAST, "c9,7", "", "f32[9,7]"},
+    {OP_CAST, "9,7", "dtype=u8", "!dtype must be f32 or bf16, got u8"},
+    {OP_CAST, "iB,7", "", "!operand 0 has element type i32"},
+    {OP_QUANTIZE, "B,9,7", "step=0.5 zero=255", "u8[B,9,7]"},
+    {OP_QUANTIZE, "B,9,7", "zero=3", "!step must be positive and finite, got 0"},
+    {OP_QUANTIZE, "B,9,7", "step=0.5 zero=256", "!zero must lie within 0..255, got 256"},
+    {OP_QUANTIZE, "hB,9,7", "step=0.5", "!operand 0 has element type bf16"},
+    {OP_QUANTIZE_ROWS, "9,7", "", "i8[9,7]"},
+    {OP_QUANTIZE_ROWS, "B,7", "", "!must not depend on the batch"},
     {OP_CONV2D, "B,9,7,3; 8,3,4,2; 8", "stride=4,2", "f32[B,2,3,8]"},
     {OP_CONV2D, "B,9,7,3; 8,3,4,2", "stride=1,1 pad=2,1", "f32[B,10,8,8]"},
     {OP_CONV2D, "B,9,7,4; 8,3,4,2; 8", "stride=4,2", "!expects 3 input channels, x has 4"},
@@ -66,6 +79,13 @@ static const Rule rules[] = {
     {OP_DWCONV2D, "B,9,7,5; 6,1,7,3", "stride=1,1 pad=3,1", "!weight has 6 channels, x has 5"},
     {OP_DWCONV2D, "B,9,7,5; 5,5,7,3", "stride=1,1 pad=3,1", "!must have shape [c,1,kh,kw]"},
     {OP_DWCONV2D, "B,9,7,5; 5,1,7,3; 1", "stride=1,1 pad=3,1", "!bias has 1 elements"},
+    {OP_LINEAR, "hB,5,12; h8,12; 8", "", "f32[B,5,8]"},
+    {OP_LINEAR, "uB,5,12; c8,12", "", "f32[B,5,8]"},
+    {OP_LINEAR, "hB,5,12; 8,12", "", "!x of bf16 and weight of f32 have no product"},
+    {OP_LINEAR, "uB,5,12; h8,12", "", "!x of u8 and weight of bf16 have no product"},
+    {OP_LINEAR, "hB,5,12; h8,12; h8", "", "!operand 2 has element type bf16"},
+    {OP_LINEAR_DW, "hB,5,12; hB,5,8", "", "f32[12,8]"},
+    {OP_LINEAR_DW, "hB,5,12; B,5,8", "", "!dy of bf16 and x of f32 have no product"},
     {OP_LINEAR, "B,4,6; 9,6; 9", "", "f32[B,4,9]"},
     {OP_LINEAR, "6; 9,6", "", "f32[9]"},
     {OP_LINEAR, "B,4,48; 9,40", "", "!weight expects 40 inputs, x has 48 channels"},
@@ -363,7 +383,7 @@ static void test_bad_references(void **state) {
     assert_non_null(strstr(graph_check(g, &spec), "takes 1 operands, got -1"));
     spec = (NodeSpec){.op = OP_INPUT, .type = {.dt = DT_F64, .rank = 0}};
     assert_string_equal(graph_check(g, &spec),
-                        "input: the type has element type f64, only f32 is supported");
+                        "input: the type has element type f64, which is not supported");
     arena_free(a);
 }
 

@@ -119,6 +119,9 @@ static const char *const every_op =
     "%np, %nm, %nv = adamw %dw2, %dw, %dw, %dw, %hy, %gp {index=2}\n"
     "%nr = recall %nm\n"
     "%em = ema %nr, %np, %hy\n"
+    "%c1 = cast %l {dtype=bf16}\n"
+    "%q1 = quantize %l {step=0.25, zero=128}\n"
+    "%qw, %qs = quantize_rows %lw\n"
     "%gr, %gs = group %l, %lw {name=\"fused\"} : f32[B,2,3,5], f32[B,5] @\"g\\\"1\\\"\" {\n"
     "  %x = input {name=\"x\"} : f32[B,2,3,5]\n"
     "  %y = input {name=\"y\"} : f32[5,16]\n"
@@ -127,7 +130,7 @@ static const char *const every_op =
     "  return %a, %b\n"
     "}\n"
     "return pooled=%tr, \"odd name\"=%ti, packed=%pk, g=%gr, s=%gs, a=%ldw, b=%cdw, c=%ndg, d=%dg, "
-    "e=%bced, f=%msed, h=%em, i=%pp\n"
+    "e=%bced, f=%msed, h=%em, i=%pp, j=%c1, k=%q1, l=%qw, m=%qs\n"
     "}\n"
     "program other { %x = input {name=\"x\"} : f32[]\n return x=%x }\n";
 
@@ -159,7 +162,7 @@ static void values_and_places(void **state) {
     assert_int_equal(p.m->graphs.n, 2);
     Graph *g = module_find(p.m, "infer");
     assert_int_equal(g->inputs.n, 1);
-    assert_int_equal(g->outputs.n, 13);
+    assert_int_equal(g->outputs.n, 17);
     const Node *n = graph_def(g, 3);
     assert_int_equal(n->op, OP_CONV2D);
     assert_int_equal(n->nargs, 3);

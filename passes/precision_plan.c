@@ -1,0 +1,90 @@
+// The texts that say which layers compute in which precision.
+#include "precision.h"
+#include <fnmatch.h>
+#include <math.h>
+#include <stdio.h>
+
+static const char *const names[PRECISIONS] = {"fp32", "bf16", "int8"};
+
+const char *precision_name(Precision p) { return names[p]; }
+
+static bool parse_name(Arena *a, Diag *d, const char *what, const char *s, size_t n,
+                       Precision *out) {
+    for (int i = 0; i < PRECISIONS; i++)
+        if (strlen(names[i]) == n && memcmp(names[i], s, n) == 0) {
+            *out = (Precision)i;
+            return true;
+        }
+    const char *text = arena_strndup(a, s, n), *near = nearest_name(text, names, PRECISIONS);
+    diag_error(d, (Loc){0}, "%s: unknown precision '%s'", what, text);
+    diag_hint(d, near ? "did you mean '%s'?" : "fp32, bf16 or int8", near);
+    return false;
+}
+
+bool precision_parse(PrecisionPlan *plan, Arena *a, Diag *d, const char *what, const char *text) {
+    for (const char *s = text; *s;) {
+        size_t n = strcspn(s, ","), key = 0;
+        while (key < n && s[key] != '=') key++;
+        bool rule = key < n;
+        Precision p;
+        if (!parse_name(a, d, what, rule ? s + key + 1 : s, rule ? n - key - 1 : n, &p))
+            return false;
+        if (rule)
+            vec_push(a, &plan->rules, ((PrecisionRule){arena_strndup(a, s, key), p}));
+        else
+            plan->base = p, plan->given = true;
+        s += n + (s[n] == ',');
+    }
+    return true;
+}
+
+void precision_merge(PrecisionPlan *plan, Arena *a, const PrecisionPlan *more) {
+    if (more->given) plan->base = more->base;
+    plan->given |= more->given;
+    for (int i = 0; i < more->rules.n; i++) vec_push(a, &plan->rules, more->rules.v[i]);
+    for (int i = 0; i < more->ranges.n; i++) vec_push(a, &plan->ranges, more->ranges.v[i]);
+}
+
+bool ranges_parse(PrecisionPlan *plan, Arena *a, Diag *d, const char *file, const char *text) {
+    int line = 1;
+    for (const char *s = text; *s; line++) {
+        size_t n = strcspn(s, "\n");
+        char label[256];
+        double low, high;
+        const char *copy = arena_strndup(a, s, n);
+        if (n && (sscanf(copy, "%255s %lf %lf", label, &low, &high) != 3 || !isfinite(low) ||
+                  !isfinite(high) || low > high)) {
+            diag_error(d, (Loc){0},
+                       "%s:%d: expected a layer, its least and its greatest input, "
+                       "got '%s'",
+                       file, line, copy);
+            return false;
+        }
+        if (n) vec_push(a, &plan->ranges, ((ActivationRange){arena_strdup(a, label), low, high}));
+        s += n + (s[n] == '\n');
+    }
+    return true;
+}
+
+static bool matches(const char *pattern, const char *label) {
+    size_t n = strlen(pattern);
+    if (strncmp(label, pattern, n) == 0 && (label[n] == 0 || label[n] == '.')) return true;
+    return fnmatch(pattern, label, 0) == 0;
+}
+
+Precision precision_of(const PrecisionPlan *plan, const char *label, bool *named) {
+    *named = false;
+    Precision p = plan->base;
+    for (int i = 0; label && i < plan->rules.n; i++)
+        if (matches(plan->rules.v[i].pattern, label)) {
+            p = plan->rules.v[i].precision;
+            *named = true;
+        }
+    return p;
+}
+
+bool precision_uses(const PrecisionPlan *plan, Precision p) {
+    bool found = plan->base == p;
+    for (int i = 0; i < plan->rules.n; i++) found |= plan->rules.v[i].precision == p;
+    return found;
+}

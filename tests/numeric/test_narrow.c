@@ -1,0 +1,302 @@
+// Kernels on narrow numbers, compiled for every row of the target table this machine can run: GEMM
+// on bf16 and on bytes, exact on whole numbers; results rounded to bf16 and u8 as ops cast and
+// quantize say; the layouts of weights. Dot products are looked for in the code.
+#include "kernel_case.h"
+
+static double to_bf16(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
+    memcpy(&x, &bits, sizeof bits);
+    return x;
+}
+
+static double to_u8(double x, double step, double zero) {
+    double q = rint(x / step + zero);
+    return q > 255 ? 255 : q > 0 ? q : 0;
+}
+
+// n bytes between guards of 0xa5.
+static char *bytes_new(int64_t n) {
+    char *p = arena_alloc(arena, (size_t)n + 2 * GUARD);
+    memset(p, 0xa5, (size_t)n + 2 * GUARD);
+    return p + GUARD;
+}
+
+static void bytes_guarded(const char *what, const char *p, int64_t n) {
+    for (int i = 1; i <= GUARD; i++)
+        if ((unsigned char)p[-i] != 0xa5 || (unsigned char)p[n + i - 1] != 0xa5)
+            fail_msg("%s: written %d past an end", what, i);
+}
+
+// Element i of an array of dt.
+static double element(DType dt, const char *p, int64_t i) {
+    uint32_t bits = 0;
+    float f;
+    if (dt == DT_U8) return (unsigned char)p[i];
+    if (dt == DT_I8) return (signed char)p[i];
+    memcpy(dt == DT_F32 ? (char *)&bits : (char *)&bits + 2, p + i * dtype_bytes(dt),
+           (size_t)dtype_bytes(dt));
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+static void put(DType dt, char *p, int64_t i, double v) {
+    float f = (float)v;
+    int8_t b = (int8_t)(int)v;
+    if (dt == DT_U8 || dt == DT_I8)
+        memcpy(p + i, &b, 1);
+    else
+        memcpy(p + i * dtype_bytes(dt), dt == DT_F32 ? (char *)&f : (char *)&f + 2,
+               (size_t)dtype_bytes(dt));
+}
+
+// n whole numbers of dt within [low,high].
+static char *whole(DType dt, int64_t n, int low, int high) {
+    char *p = bytes_new(n * dtype_bytes(dt));
+    for (int64_t i = 0; i < n; i++) put(dt, p, i, low + (int)(draw() % (unsigned)(high - low + 1)));
+    return p;
+}
+
+static void set_to(Spec *s, DType dt, double step, int64_t zero) {
+    if (dt != DT_F32) set_int(s, A_dtype, dtype_word(dt));
+    if (dt != DT_U8) return;
+    set_f64(s, A_step, step);
+    set_int(s, A_zero, zero);
+}
+
+static double rounded(DType dt, double v, double step, int64_t zero) {
+    if (dt == DT_BF16) return to_bf16((float)v);
+    return dt == DT_U8 ? to_u8(v, step, (double)zero) : v;
+}
+
+// ---- gemm --------------------------------------------------------------------------------------
+typedef struct {
+    DType from, to;
+    int64_t m, n, k, mr, nr, ku, order, r0, r1, c0, c1;
+} Case;
+
+static char *packed(DType dt, const char *w, int64_t n, int64_t k, int64_t nr) {
+    int64_t size = dtype_bytes(dt), g = 4 / size, padded = (n + nr - 1) / nr * nr;
+    char *out = bytes_new(padded * k * size);
+    memset(out, 0, (size_t)(padded * k * size));
+    for (int64_t c = 0; c < n; c++)
+        for (int64_t i = 0; i < k; i += g)
+            memcpy(out + (c / nr * nr * k + (i / g * nr + c % nr) * g) * size,
+                   w + (c * k + i) * size, 4);
+    return out;
+}
+
+static void gemm_check(const Target *t, const Case *g) {
+    Spec s = spec_new(K_GEMM);
+    DType wdt = g->from == DT_U8 ? DT_I8 : g->from;
+    set_int(&s, A_n, g->n);
+    set_int(&s, A_k, g->k);
+    set_int(&s, A_mr, g->mr);
+    set_int(&s, A_nr, g->nr);
+    set_int(&s, A_ku, g->ku);
+    set_int(&s, A_order, g->order);
+    set_int(&s, A_from, dtype_word(g->from));
+    set_to(&s, g->to, 64, 100);
+    set_ints(&s, A_epilogue, (int64_t[]){EPI_SCALE, EPI_BIAS}, 2);
+    bool bytes = g->from == DT_U8;
+    char *a = whole(g->from, g->m * g->k, bytes ? 0 : -8, bytes ? 255 : 8);
+    char *w = whole(wdt, g->n * g->k, bytes ? -127 : -8, bytes ? 127 : 8);
+    float *scale = integers(g->n, 1), *bias = integers(g->n, 64);
+    char *out = bytes_new(g->m * g->n * dtype_bytes(g->to));
+    void *ops[] = {a, packed(wdt, w, g->n, g->k, g->nr), out, scale, bias};
+    compile(t, &s)(ops, g->r0, g->r1, g->c0, g->c1);
+    const char *what = arena_printf(arena, "%s m=%d rows %d..%d", spec_text(t, &s), (int)g->m,
+                                    (int)g->r0, (int)g->r1);
+    for (int64_t r = g->r0; r < g->r1; r++)
+        for (int64_t c = g->c0; c < g->c1; c++) {
+            double want = 0;
+            for (int64_t i = 0; i < g->k; i++)
+                want += element(g->from, a, r * g->k + i) * element(wdt, w, c * g->k + i);
+            want = rounded(g->to, want * scale[c] + bias[c], 64, 100);
+            double got = element(g->to, out, r * g->n + c);
+            if (got != want) fail_msg("%s: [%d,%d] is %g, not %g", what, (int)r, (int)c, got, want);
+        }
+    bytes_guarded(what, out, g->m * g->n * dtype_bytes(g->to));
+}
+
+static void test_gemm(void **unused) {
+    (void)unused;
+    for (int i = 0; i < ntargets; i++) {
+        const Target *t = targets[i];
+        int64_t lanes = target_lanes(t), mr = t->registers >= 32 ? 8 : 4, nr = 2 * lanes;
+        Case cases[] = {
+            {DT_BF16, DT_F32, 2 * mr, 2 * nr, 8, mr, nr, 4, 0, 0, 2 * mr, 0, 2 * nr},
+            {DT_BF16, DT_BF16, 49, 3 * nr + 1, 14, mr, nr, 2, 0, 0, 49, 0, 3 * nr + 1},
+            {DT_BF16, DT_U8, 19, 4 * nr + 2, 22, mr, nr, 4, 1, 5, 17, nr, 3 * nr},
+            {DT_BF16, DT_F32, 3, 5, 2, mr, nr, 4, 1, 0, 3, 0, 5},
+            {DT_U8, DT_F32, 2 * mr + 1, 2 * nr, 32, mr, nr, 4, 0, 0, 2 * mr + 1, 0, 2 * nr},
+            {DT_U8, DT_U8, 49, 3 * nr + lanes / 2 + 1, 28, mr, nr, 2, 1, 0, 49, 0,
+             3 * nr + lanes / 2 + 1},
+            {DT_U8, DT_BF16, 23, 80, 36, mr - 1, lanes == 16 ? 40 : nr, 4, 0, 2, 23, 0, 80},
+            {DT_U8, DT_F32, 9, nr, 4, 1, nr, 4, 1, 0, 9, 0, nr},
+            {DT_F32, DT_U8, 9, nr + 3, 5, mr, nr, 4, 0, 0, 9, 0, nr + 3},
+        };
+        for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) gemm_check(t, &cases[c]);
+    }
+}
+
+// ---- conversions -------------------------------------------------------------------------------
+static void eltwise_check(const Target *t, DType from, DType to, int64_t n) {
+    enum { ROWS = 6 };
+    Spec s = spec_new(K_ELTWISE);
+    set_int(&s, A_n, n);
+    if (from != DT_F32) set_int(&s, A_from, dtype_word(from));
+    set_to(&s, to, 0.5, 100);
+    set_ints(&s, A_epilogue, (int64_t[]){EPI_SCALE}, 1);
+    char *x = from == DT_F32 ? (char *)reals(ROWS * n, 100) : whole(from, ROWS * n, -100, 100);
+    float *scale = floats_new(n);
+    for (int64_t i = 0; i < n; i++) scale[i] = i % 3 ? 0.25f : 1.5f;
+    char *out = bytes_new(ROWS * n * dtype_bytes(to));
+    compile(t, &s)((void *[]){x, out, scale}, 0, ROWS, 0, n);
+    for (int64_t i = 0; i < ROWS * n; i++) {
+        double v = element(from, x, i) * scale[i % n];
+        double want = rounded(to, (float)v, 0.5, 100), got = element(to, out, i);
+        if (got != want) fail_msg("%s: %g gives %g, not %g", spec_text(t, &s), v, got, want);
+    }
+    bytes_guarded(spec_text(t, &s), out, ROWS * n * dtype_bytes(to));
+}
+
+static void test_conversions(void **unused) {
+    (void)unused;
+    static const int64_t widths[] = {1, 5, 16, 29, 64};
+    for (int i = 0; i < ntargets; i++)
+        for (int w = 0; w < 5; w++) {
+            eltwise_check(targets[i], DT_F32, DT_BF16, widths[w]);
+            eltwise_check(targets[i], DT_F32, DT_U8, widths[w]);
+            eltwise_check(targets[i], DT_BF16, DT_F32, widths[w]);
+            eltwise_check(targets[i], DT_BF16, DT_BF16, widths[w]);
+            eltwise_check(targets[i], DT_BF16, DT_U8, widths[w]);
+            eltwise_check(targets[i], DT_I8, DT_F32, widths[w]);
+        }
+}
+
+// Halves, infinities and NaN.
+static void test_rounding(void **unused) {
+    (void)unused;
+    enum { N = 16 };
+    const float x[N] = {257, 259, -257, 0,           -0.0f,    INFINITY, -INFINITY, NAN,
+                        1,   3,   5,    0.00390625f, 65280.0f, 3.3e38f,  -1,        7};
+    for (int i = 0; i < ntargets; i++) {
+        Spec s = spec_new(K_ELTWISE);
+        set_int(&s, A_n, N);
+        set_to(&s, DT_BF16, 0, 0);
+        char *out = bytes_new(N * 2);
+        float copy[N];
+        memcpy(copy, x, sizeof x);
+        compile(targets[i], &s)((void *[]){copy, out}, 0, 1, 0, N);
+        for (int k = 0; k < N; k++) {
+            double got = element(DT_BF16, out, k), want = isnan(x[k]) ? NAN : to_bf16(x[k]);
+            if (isnan(want) ? !isnan(got) : got != want)
+                fail_msg("%s: %g gives %g", targets[i]->name, x[k], got);
+        }
+    }
+}
+
+// ---- norm and gather ---------------------------------------------------------------------------
+// Both write narrow numbers of what they write as f32.
+static void narrow_like_f32(const Target *t, Spec s, int64_t rows, int64_t n, void *x, DType to) {
+    Spec narrow = s;
+    spec_sort(&narrow);
+    set_to(&narrow, to, 0.0625, 90);
+    spec_sort(&s);
+    float *f = floats_new(rows * n);
+    char *out = bytes_new(rows * n * dtype_bytes(to));
+    compile(t, &s)((void *[]){x, f}, 0, rows, 0, n);
+    compile(t, &narrow)((void *[]){x, out}, 0, rows, 0, n);
+    for (int64_t i = 0; i < rows * n; i++) {
+        double want = rounded(to, f[i], 0.0625, 90), got = element(to, out, i);
+        if (got != want) fail_msg("%s: %g gives %g", spec_text(t, &narrow), f[i], got);
+    }
+    bytes_guarded(spec_text(t, &narrow), out, rows * n * dtype_bytes(to));
+}
+
+static void test_rows(void **unused) {
+    (void)unused;
+    for (int i = 0; i < ntargets; i++)
+        for (int k = 0; k < 4; k++) {
+            DType to = k % 2 ? DT_U8 : DT_BF16;
+            Spec norm = spec_new(K_NORM);
+            int64_t n = k < 2 ? 24 : 27;
+            set_int(&norm, A_n, n);
+            set_f64(&norm, A_eps, 1e-6);
+            narrow_like_f32(targets[i], norm, 21, n, reals(21 * n, 2), to);
+            Spec gather = spec_new(K_GATHER);
+            set_int(&gather, A_h, 6);
+            set_int(&gather, A_w, 8);
+            set_int(&gather, A_c, 5);
+            set_pair(&gather, A_kernel, 2, 2);
+            set_pair(&gather, A_stride, 2, 2);
+            set_pair(&gather, A_pad, k == 2, k == 2);
+            if (k == 3) {
+                set_int(&gather, A_normalized, 1);
+                set_f64(&gather, A_eps, 1e-6);
+            }
+            int64_t rows = k == 2 ? 4 * 5 : 3 * 4;
+            narrow_like_f32(targets[i], gather, rows, 20, reals(6 * 8 * 5, 2), to);
+        }
+}
+
+// ---- weights -----------------------------------------------------------------------------------
+static void test_quantize_rows(void **unused) {
+    (void)unused;
+    enum { N = 5, K = 37 };
+    for (int i = 0; i < ntargets; i++) {
+        Spec s = spec_new(K_QUANTIZE_ROWS);
+        set_int(&s, A_n, K);
+        float *w = integers(N * K, 254), *scale = floats_new(N);
+        for (int64_t k = 0; k < K; k++) w[2 * K + k] = 0;
+        for (int64_t r = 0; r < N; r++)
+            if (r != 2) w[r * K + 1 + r] = r % 2 ? -254 : 254;
+        char *out = bytes_new(N * K);
+        compile(targets[i], &s)((void *[]){w, scale, out}, 0, N, 0, K);
+        for (int64_t k = 0; k < N * K; k++) {
+            double want = rint(w[k] / 2), got = element(DT_I8, out, k);
+            if (got != want) fail_msg("%s: %g gives %g", targets[i]->name, w[k], got);
+        }
+        for (int r = 0; r < N; r++) assert_true(scale[r] == (r == 2 ? 0 : 2));
+        bytes_guarded(targets[i]->name, out, N * K);
+    }
+}
+
+// ---- the code ----------------------------------------------------------------------------------
+static void test_instructions(void **unused) {
+    (void)unused;
+    static const struct {
+        const char *target, *dot;
+        DType from;
+    } rows[] = {{"znver4", "vdpbf16ps", DT_BF16}, {"znver4", "vpdpbusd", DT_U8},
+                {"armv8.6-a", "bfdot", DT_BF16},  {"armv8.6-a", "usdot", DT_U8},
+                {"armv8.2-a", "sdot", DT_U8},     {"x86-64-v3", "vpmaddwd", DT_U8},
+                {"x86-64-v3", "vfmadd", DT_BF16}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const Target *t = target_find(rows[i].target);
+        const char *why = "";
+        assert_non_null(t);
+        Spec s = spec_new(K_GEMM);
+        set_int(&s, A_n, 2 * target_lanes(t));
+        set_int(&s, A_k, 64);
+        set_int(&s, A_mr, t->registers >= 32 ? 8 : 4);
+        set_int(&s, A_nr, 2 * target_lanes(t));
+        set_int(&s, A_ku, 4);
+        set_int(&s, A_from, dtype_word(rows[i].from));
+        const char *text = codegen_kernel_asm(arena, t, &s.spec, &why);
+        if (!text) fail_msg("%s: %s", spec_text(t, &s), why);
+        if (!strstr(text, rows[i].dot)) fail_msg("%s: no %s", spec_text(t, &s), rows[i].dot);
+        if (strstr(text, "64-byte Spill")) fail_msg("%s spills", spec_text(t, &s));
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gemm),          cmocka_unit_test(test_conversions),
+        cmocka_unit_test(test_rounding),      cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_quantize_rows), cmocka_unit_test(test_instructions),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
