@@ -11,6 +11,9 @@ install(FILES runtime/cnxrt.h runtime/cnxrt_model.h runtime/cnxrt_weights.h
         DESTINATION ${CNX_INCLUDEDIR})
 install(DIRECTORY models/ DESTINATION ${CMAKE_INSTALL_DATADIR}/cnxc/models
         FILES_MATCHING PATTERN "*.yaml")
+# Runtimes for other architectures are compiled from these.
+install(DIRECTORY runtime/ DESTINATION ${CMAKE_INSTALL_DATADIR}/cnxc/runtime
+        FILES_MATCHING PATTERN "*.c" PATTERN "*.h" PATTERN "*.def")
 install(DIRECTORY docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR} FILES_MATCHING PATTERN "*.md")
 install(FILES README.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 

@@ -32,6 +32,7 @@ struct CodegenModel {
     int nlayers;
     int64_t param_bytes, weight_bytes;
     const void *embedded; // prepared weights to embed (weight_bytes), or NULL
+    const void *raw;      // or raw parameters (param_bytes), which several versions share
     // Training.
     const CodegenModel *train, *pretrain; // models of their own, or NULL
     const CnxrtFcmae *fcmae;
@@ -47,15 +48,19 @@ typedef enum { EMIT_EXE, EMIT_SHARED, EMIT_STATIC, EMIT_OBJ, EMIT_LLVM, EMIT_ASM
 typedef struct {
     const char *out; // output path (exe, .so, .a, .o, .ll, .s); libraries also get a header
     EmitKind emit;
-    const char *cc;          // linker driver
-    const char *runtime_dir; // where libcnxrt*.a lie
+    const char *cc;             // linker driver; NULL: cc, or TRIPLE-gcc for other architectures
+    const char *runtime_dir;    // where libcnxrt*.a lie
+    bool runtime_given;         // for this target, whatever its architecture
+    const char *runtime_source; // folder of the runtime's sources, absolute
     bool time;
     int opt_level;
 } CodegenOptions;
 
-// Compiles a model and its training models, of one target, into opt->out. Libraries export
-// inference only. Errors (no linker, unwritable file) on d.
-bool codegen_build(Arena *a, const CodegenModel *model, const CodegenOptions *opt, Diag *d);
+// Compiles n versions of a model and its training models, each for another target of one
+// architecture, from the least demanding to the most, into opt->out (EMIT_LLVM, EMIT_ASM: the first
+// alone). Libraries export inference only. Errors (no linker, unwritable file) on d.
+bool codegen_build(Arena *a, const CodegenModel *const *models, int n, const CodegenOptions *opt,
+                   Diag *d);
 // LLVM IR or assembly as text (cnxc emit --stage=llvm|asm).
 bool codegen_text(Arena *a, const CodegenModel *model, EmitKind emit, Str *out, Diag *d);
 // Compiles a program for this process and returns it: for one thread (0 of 1) and frames without a

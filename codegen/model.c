@@ -175,9 +175,9 @@ static LLVMValueRef emit_layers(Unit *u, const CodegenModel *m) {
     return table_of(u, v, m->nlayers, "layers");
 }
 
-// The symbol of the blob that link.c assembles, or NULL.
-static LLVMValueRef emit_embedded(Unit *u, const CodegenModel *m) {
-    if (!m->embedded) return LLVMConstPointerNull(u->ptr);
+// The symbol of the blob that link.c assembles, or NULL when there is no such blob.
+static LLVMValueRef emit_blob(Unit *u, const void *blob) {
+    if (!blob) return LLVMConstPointerNull(u->ptr);
     const char *symbol = arena_printf(u->arena, "%s_weights", u->name);
     LLVMValueRef g = LLVMAddGlobal(u->mod, u->i8, symbol);
     LLVMSetGlobalConstant(g, 1);
@@ -238,18 +238,18 @@ static LLVMValueRef emit_programs(Unit *u, const CodegenModel *m) {
 static LLVMValueRef model_constant(Unit *u, const CodegenModel *m, const LLVMValueRef *training,
                                    LLVMValueRef peak, const char *symbol) {
     LLVMValueRef programs = emit_programs(u, m);
-    LLVMValueRef init =
-        STRUCT(u, unit_i32(u, CNXRT_ABI), unit_string(u, m->name), unit_string(u, u->target->name),
-               unit_string(u, m->precision), unit_string(u, required_features(u->arena, u->target)),
-               unit_i32(u, m->channels), unit_i32(u, m->height), unit_i32(u, m->width),
-               unit_i32(u, m->classes), floats(u, m->mean, m->channels, "mean"),
-               floats(u, m->std, m->channels, "std"), real(u, m->crop_pct), unit_i32(u, m->warp),
-               unit_string(u, m->interpolation), unit_string(u, m->class_names),
-               unit_i32(u, m->nschedules), unit_i32(u, m->nparams), unit_i32(u, m->nlayers),
-               programs, emit_params(u, m), emit_layers(u, m), unit_i64(u, m->param_bytes),
-               unit_i64(u, m->weight_bytes), emit_embedded(u, m), peak, training[0], training[1],
-               emit_fcmae(u, m->fcmae), unit_i32(u, m->loss), unit_i32(u, m->nrecipes),
-               unit_i32(u, m->ndrops), emit_recipes(u, m), emit_drops(u, m));
+    LLVMValueRef init = STRUCT(
+        u, unit_i32(u, CNXRT_ABI), unit_string(u, m->name), unit_string(u, u->target->name),
+        unit_string(u, m->precision), unit_string(u, required_features(u->arena, u->target)),
+        unit_i32(u, m->channels), unit_i32(u, m->height), unit_i32(u, m->width),
+        unit_i32(u, m->classes), floats(u, m->mean, m->channels, "mean"),
+        floats(u, m->std, m->channels, "std"), real(u, m->crop_pct), unit_i32(u, m->warp),
+        unit_string(u, m->interpolation), unit_string(u, m->class_names),
+        unit_i32(u, m->nschedules), unit_i32(u, m->nparams), unit_i32(u, m->nlayers), programs,
+        emit_params(u, m), emit_layers(u, m), unit_i64(u, m->param_bytes),
+        unit_i64(u, m->weight_bytes), emit_blob(u, m->embedded), emit_blob(u, m->raw), peak,
+        training[0], training[1], emit_fcmae(u, m->fcmae), unit_i32(u, m->loss),
+        unit_i32(u, m->nrecipes), unit_i32(u, m->ndrops), emit_recipes(u, m), emit_drops(u, m));
     LLVMValueRef g = LLVMAddGlobal(u->mod, LLVMTypeOf(init), symbol);
     LLVMSetInitializer(g, init);
     LLVMSetGlobalConstant(g, 1);

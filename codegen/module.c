@@ -1,18 +1,9 @@
-// From schedules to an LLVM module, and from there to an artifact:
-//
-//   kernels (one per distinct spec) -> steps and drivers -> model constant -> entry points
-//   -> TargetMachine -> object -> cc / ar -> OUT (and OUT.h for libraries)
-//
-// No LLVM pass runs over the IR: kernels are emitted in their final shape, the rest is cold.
+// An LLVM module under construction: types, constants, functions, kernels shared by content. No
+// LLVM pass runs over the IR: kernels are emitted in their final shape, the rest is cold.
 #include "module.h"
 #include "kernel.h"
-#include <ctype.h>
-#include <errno.h>
 #include <llvm-c/Analysis.h>
-#include <stdlib.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
 static double seconds(void) {
     struct timespec t;
@@ -121,119 +112,4 @@ void unit_verify(Unit *u) {
     if (LLVMVerifyModule(u->mod, LLVMReturnStatusAction, &why))
         ice((Loc){0}, "generated LLVM IR is malformed: %s", why);
     LLVMDisposeMessage(why);
-}
-
-// Everything of an artifact of kind `emit` into u->mod.
-static void unit_fill(Unit *u, const CodegenModel *model, EmitKind emit) {
-    bool library = emit == EMIT_SHARED || emit == EMIT_STATIC || emit == EMIT_OBJ;
-    const char *symbol = library ? arena_printf(u->arena, "%s_model", u->name) : "cnxrt_main_model";
-    LLVMValueRef m = emit_model(u, model, symbol);
-    if (library)
-        emit_wrappers(u, m, model);
-    else
-        emit_main(u, m);
-    unit_verify(u);
-}
-
-// ---- output ------------------------------------------------------------------------------------
-// A C identifier from the base name of a path: "out/libatto-224.so" -> "atto_224".
-static const char *artifact_name(Arena *a, const char *path) {
-    const char *base = strrchr(path, '/');
-    base = base ? base + 1 : path;
-    if (strncmp(base, "lib", 3) == 0 && base[3]) base += 3;
-    const char *dot = strrchr(base, '.');
-    size_t n = dot && dot > base ? (size_t)(dot - base) : strlen(base);
-    char *id = arena_strndup(a, base, n);
-    for (char *p = id; *p; p++)
-        if (!isalnum((unsigned char)*p)) *p = '_';
-    return isdigit((unsigned char)*id) || !*id ? arena_printf(a, "m%s", id) : id;
-}
-
-// The header beside a library: the path with its extension replaced, "lib" kept off the name.
-static const char *header_path(Arena *a, const char *path) {
-    const char *slash = strrchr(path, '/');
-    const char *base = slash ? slash + 1 : path;
-    size_t dir = (size_t)(base - path);
-    if (strncmp(base, "lib", 3) == 0 && base[3]) base += 3;
-    const char *dot = strrchr(base, '.');
-    size_t n = dot && dot > base ? (size_t)(dot - base) : strlen(base);
-    return arena_printf(a, "%.*s%.*s.h", (int)dir, path, (int)n, base);
-}
-
-static bool unit_text(Unit *u, EmitKind emit, Str *out) {
-    if (emit == EMIT_ASM) return machine_emit_text(u->machine, u->mod, out, u->diag);
-    char *text = LLVMPrintModuleToString(u->mod);
-    str_add(out, text);
-    LLVMDisposeMessage(text);
-    return true;
-}
-
-static void print_phase(const CodegenOptions *o, const char *phase, double s) {
-    if (o->time) fprintf(stderr, "%-10s %8.3f s\n", phase, s);
-}
-
-// Emits the object into a directory beside the output, links it there, moves the result: OUT is
-// either whole or untouched.
-static bool unit_artifact(Unit *u, const CodegenModel *model, const CodegenOptions *opt) {
-    char *dir = arena_printf(u->arena, "%s.XXXXXX", opt->out);
-    struct stat st;
-    if (stat(opt->out, &st) == 0 && !S_ISREG(st.st_mode)) {
-        diag_error(u->diag, (Loc){0}, "cannot write %s: it is no regular file", opt->out);
-        return false;
-    }
-    if (!mkdtemp(dir)) {
-        diag_error(u->diag, (Loc){0}, "cannot write %s: %s", opt->out, strerror(errno));
-        return false;
-    }
-    const char *object = arena_printf(u->arena, "%s/%s.o", dir, u->name);
-    double start = seconds();
-    bool ok = machine_emit_file(u->machine, u->mod, object, LLVMObjectFile, u->diag);
-    print_phase(opt, "emit", seconds() - start);
-    start = seconds();
-    if (ok) ok = link_artifact(u, opt, model, dir, object);
-    print_phase(opt, "link", seconds() - start);
-    unlink(object);
-    rmdir(dir);
-    return ok;
-}
-
-static bool write_header(Unit *u, const CodegenModel *model, const CodegenOptions *opt) {
-    Str text = {.arena = u->arena};
-    header_print(&text, u->name, model);
-    return file_write(header_path(u->arena, opt->out), str_cstr(&text), text.n, u->diag);
-}
-
-static const Target *model_target(const CodegenModel *m) {
-    if (m->nschedules == 0) ice((Loc){0}, "no schedules to compile");
-    return m->schedules[0]->target;
-}
-
-bool codegen_build(Arena *a, const CodegenModel *model, const CodegenOptions *opt, Diag *d) {
-    const Target *target = model_target(model);
-    Unit *u = unit_new(a, artifact_name(a, opt->out), target, opt->opt_level, d);
-    if (!u) return false;
-    double start = seconds();
-    if (opt->emit == EMIT_EXE) u->name = "cnxrt_main";
-    unit_fill(u, model, opt->emit);
-    print_phase(opt, "kernels", u->kernel_seconds);
-    print_phase(opt, "driver", seconds() - start - u->kernel_seconds);
-    bool ok = true;
-    if (opt->emit == EMIT_LLVM || opt->emit == EMIT_ASM) {
-        Str text = {.arena = a};
-        ok = unit_text(u, opt->emit, &text) && file_write(opt->out, str_cstr(&text), text.n, d);
-    } else {
-        ok = unit_artifact(u, model, opt);
-        if (ok && opt->emit != EMIT_EXE) ok = write_header(u, model, opt);
-    }
-    unit_free(u);
-    return ok;
-}
-
-bool codegen_text(Arena *a, const CodegenModel *model, EmitKind emit, Str *out, Diag *d) {
-    Unit *u = unit_new(a, "cnxrt_main", model_target(model), 2, d);
-    if (!u) return false;
-    unit_fill(u, model, emit);
-    bool ok = unit_text(u, emit, out);
-    unit_free(u);
-    return ok;
 }

@@ -60,13 +60,13 @@ LLVMValueRef unit_kernel(Unit *u, const KernelSpec *spec);
 // ---- driver.c, model.c, peak.c, wrappers.c -----------------------------------------------------
 // void <program>_run(frame, thread, nthreads): the whole schedule.
 LLVMValueRef emit_program(Unit *u, const Schedule *s);
-// The exported CnxrtModel with its programs, and the private ones of its training models.
+// The CnxrtModel with its programs, and the private ones of its training models.
 LLVMValueRef emit_model(Unit *u, const CodegenModel *model, const char *symbol);
 LLVMValueRef emit_peak_loop(Unit *u);
-// int main(argc, argv) of executables.
-void emit_main(Unit *u, LLVMValueRef model);
-// NAME_create, NAME_infer, ... of libraries, for the model constant of m.
-void emit_wrappers(Unit *u, LLVMValueRef model, const CodegenModel *m);
+// int main(argc, argv) of executables. versions: the list for cnxrt_pick.
+void emit_main(Unit *u, LLVMValueRef versions);
+// NAME_create, NAME_infer, ... of libraries, whose versions are all like m.
+void emit_wrappers(Unit *u, LLVMValueRef versions, const CodegenModel *m);
 
 // ---- jit.c ------------------------------------------------------------------------------------
 // The address of an external function of the module, linked into this process; NULL: *why.
@@ -87,10 +87,20 @@ int schedule_feature_ports(const Schedule *s, int ports[MAX_PORTS]);
 Schedule *model_program(const CodegenModel *m, const char *name); // NULL: none
 
 // ---- link.c -----------------------------------------------------------------------------------
-// Makes the artifact opt->out of kind opt->emit from an object (and the embedded weights, when the
-// model has any) in the directory dir.
-bool link_artifact(Unit *u, const CodegenOptions *opt, const CodegenModel *model, const char *dir,
-                   const char *object);
+// An artifact under construction.
+typedef struct {
+    Arena *arena;
+    Diag *diag;
+    const CodegenOptions *opt;
+    const CodegenModel *model; // one version of it; all share weights and interface
+    const Target *target;      // that version's
+    const char *name;          // prefix of exported symbols
+    const char *dir;           // where its parts are made
+    VEC(char *) objects;       // one per target, in dir
+} Artifact;
+// Makes the artifact opt->out of kind opt->emit from its objects and the weights of the model, when
+// it has any.
+bool link_artifact(const Artifact *f);
 bool file_write(const char *path, const void *data, size_t n, Diag *d);
 
 #endif

@@ -1,5 +1,5 @@
 // Exported functions: main() of executables, NAME_create and friends of libraries. Each hands the
-// model constant, or the caller's pointers by output port, to the runtime (runtime/library.h).
+// list of versions, or the caller's pointers by output port, to the runtime (runtime/library.h).
 #include "module.h"
 
 enum { MAX_PARAMS = 64 };
@@ -60,8 +60,8 @@ static void emit_one_output(Unit *u, const char *suffix, const Schedule *s, cons
     if (port >= 0) emit_runner(u, suffix, s, &port, 1);
 }
 
-void emit_wrappers(Unit *u, LLVMValueRef model, const CodegenModel *m) {
-    emit_forward(u, "create", "cnxrt_library_create", u->i32, model, "pilppl");
+void emit_wrappers(Unit *u, LLVMValueRef versions, const CodegenModel *m) {
+    emit_forward(u, "create", "cnxrt_library_create", u->i32, versions, "pilppl");
     emit_forward(u, "clone", "cnxrt_library_clone", u->i32, NULL, "pilppl");
     emit_forward(u, "error", "cnxrt_library_error", u->ptr, NULL, "p");
     emit_forward(u, "class_names", "cnxrt_library_class_names", u->ptr, NULL, "p");
@@ -77,10 +77,10 @@ void emit_wrappers(Unit *u, LLVMValueRef model, const CodegenModel *m) {
     emit_runner(u, "features", features, ports, count);
 }
 
-void emit_main(Unit *u, LLVMValueRef model) {
+void emit_main(Unit *u, LLVMValueRef versions) {
     LLVMValueRef fn = unit_function(u, "main", function_type(u, u->i32, "ip"), LLVMExternalLinkage);
     LLVMTypeRef type = function_type(u, u->i32, "pip");
-    LLVMValueRef args[3] = {model, LLVMGetParam(fn, 0), LLVMGetParam(fn, 1)};
+    LLVMValueRef args[3] = {versions, LLVMGetParam(fn, 0), LLVMGetParam(fn, 1)};
     LLVMValueRef callee = unit_extern(u, "cnxrt_main", type);
     LLVMBuildRet(u->b, LLVMBuildCall2(u->b, type, callee, args, 3, ""));
 }

@@ -38,6 +38,12 @@ bool cmd_wants(const Options *o, int n);
     }
 #define OPTION_TARGET                                                                              \
     { "target", 0, "ROW", "row of 'cnxc targets', or native (the default: this machine)" }
+#define OPTION_TARGETS                                                                             \
+    {                                                                                              \
+        "target", 0, "ROW,...",                                                                    \
+            "rows of 'cnxc targets', or native (the default: this machine);\n"                     \
+            "several of one architecture go into one file, which picks at start"                   \
+    }
 #define OPTIONS_PIPELINE                                                                           \
     {"passes", 0, "LIST", "run just these passes, comma-separated (see 'cnxc opt --help')"},       \
         {"stop-after", 0, "PASS", "run no pass after this one"},                                   \
@@ -65,6 +71,9 @@ YamlDirs cmd_model_dirs(Arena *a);
 ModelSpec *cmd_spec(const Options *o, Diag *d);
 // --target. NULL after printing the error.
 const Target *cmd_target(const Options *o);
+// --target as a list of *n rows of one architecture, in the order of the table. NULL after printing
+// the error.
+const Target **cmd_target_list(const Options *o, int *n);
 // Pipeline flags. False after printing the error.
 bool cmd_pipeline_options(const Options *o, PipelineOptions *out);
 // Writes text to -o FILE or standard output. False after printing the error.

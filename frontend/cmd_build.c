@@ -17,12 +17,15 @@ static const Option options[] = {
      "prepare this checkpoint now and embed it: the artifact then\n"
      "needs no --weights (safetensors, .pt or .pth; official, timm,\n"
      "Hugging Face or mmpretrain names)"},
-    OPTION_TARGET,
+    OPTION_TARGETS,
     OPTION_SET,
     OPTION_PROGRAMS,
-    {"cc", 0, "CC", "linker driver (default: cc)"},
+    {"cc", 0, "CC",
+     "compiler and linker driver (default: cc, or aarch64-linux-gnu-gcc\n"
+     "and the like for targets of another architecture)"},
     {"runtime-dir", 0, "DIR",
-     "where libcnxrt.a is, when it is not where cnxc was built or installed"},
+     "where libcnxrt.a for the target is, when it is not where cnxc was\n"
+     "built or installed and shall not be compiled"},
     {"opt-level", 'O', "N", "LLVM's level, 0 to 3 (default 3)"},
     OPTIONS_PIPELINE,
 };
@@ -63,6 +66,13 @@ static const char *runtime_dir(const Options *o) {
     return in_tree ? CNX_BUILD_LIBDIR : CNX_LIBDIR;
 }
 
+static const char *runtime_source(Arena *a) {
+    const char *near = cmd_near(a, CNX_NEAR_DATADIR "/runtime");
+    if (access(arena_printf(a, "%s/cnxrt.h", near), R_OK) == 0) return near;
+    bool in_tree = access(CNX_RUNTIME_DIR "/cnxrt.h", R_OK) == 0;
+    return in_tree ? CNX_RUNTIME_DIR : CNX_DATADIR "/runtime";
+}
+
 // The programs an artifact of that kind holds: all the spec supports in an executable. Libraries
 // serve inference only.
 static bool choose_programs(const ModelSpec *spec, EmitKind kind, unsigned *out, Diag *d) {
@@ -81,19 +91,23 @@ static double seconds(void) {
 }
 
 static bool build(const Options *o, const CodegenOptions *cg, const PipelineOptions *opt,
-                  const Target *target, Diag *d) {
+                  const Target *const *targets, int n, Diag *d) {
     double start = seconds();
-    Compiled c;
+    Compiled *c = NEWN(o->arena, Compiled, n);
+    const CodegenModel **models = NEWN(o->arena, const CodegenModel *, n);
     unsigned programs;
     ModelSpec *spec = cmd_spec(o, d);
-    if (!spec || !choose_programs(spec, cg->emit, &programs, d) ||
-        !compile_spec(&c, spec, programs, target, opt, d))
-        return false;
+    if (!spec || !choose_programs(spec, cg->emit, &programs, d)) return false;
+    programs = compile_programs(spec, programs, targets[0], opt);
+    for (int i = 0; i < n; i++) {
+        if (!compile_spec(&c[i], spec, programs, targets[i], opt, d)) return false;
+        models[i] = &c[i].v[MODEL_INFER].model;
+    }
     double planned = seconds();
     const char *weights = options_get(o, "weights", NULL);
-    if (weights && !compile_embed(&c, weights, d)) return false;
+    if (weights && !compile_embed(c, n, weights, d)) return false;
     double embedded = seconds();
-    if (!codegen_build(o->arena, &c.v[MODEL_INFER].model, cg, d)) return false;
+    if (!codegen_build(o->arena, models, n, cg, d)) return false;
     if (cg->time)
         fprintf(stderr, "spec and passes %.3f s, weights %.3f s, code %.3f s, total %.3f s\n",
                 planned - start, embedded - planned, seconds() - embedded, seconds() - start);
@@ -112,15 +126,18 @@ int cmd_build(Arena *a, int argc, char *const *argv) {
     }
     int kind = find_kind(options_get(&o, "emit", "exe"));
     int64_t level = 3;
-    const Target *target = kind >= 0 ? cmd_target(&o) : NULL;
-    if (!target || !cmd_pipeline_options(&o, &opt) ||
+    int n = 0;
+    const Target **targets = kind >= 0 ? cmd_target_list(&o, &n) : NULL;
+    if (!targets || !cmd_pipeline_options(&o, &opt) ||
         !options_int(&o, "opt-level", 0, 3, &level, stderr))
         return EXIT_USAGE;
     CodegenOptions cg = {.out = out,
                          .emit = (EmitKind)kind,
-                         .cc = options_get(&o, "cc", "cc"),
+                         .cc = options_get(&o, "cc", NULL),
                          .runtime_dir = runtime_dir(&o),
+                         .runtime_given = options_has(&o, "runtime-dir"),
+                         .runtime_source = runtime_source(a),
                          .time = opt.time,
                          .opt_level = (int)level};
-    return build(&o, &cg, &opt, target, diag_new(a, stderr)) ? EXIT_DONE : EXIT_INPUT;
+    return build(&o, &cg, &opt, targets, n, diag_new(a, stderr)) ? EXIT_DONE : EXIT_INPUT;
 }

@@ -50,9 +50,21 @@ ModelSpec *cmd_spec(const Options *o, Diag *d) {
                      options_get(o, "programs", NULL));
 }
 
-const Target *cmd_target(const Options *o) {
-    const char *name = options_get(o, "target", "native");
-    if (strcmp(name, "native") == 0) return codegen_native_target(o->arena);
+// Where a name stands in the table, -1 when it does not.
+static int target_row(const char *name) {
+    for (int i = 0; i < target_count; i++)
+        if (strcmp(target_table[i].name, name) == 0) return i;
+    return -1;
+}
+
+static const Target *target_named(const Options *o, const char *name) {
+    if (strcmp(name, "native") == 0) {
+        const Target *t = codegen_native_target(o->arena);
+        if (!t)
+            fprintf(stderr, "cnxc %s: error: no row of 'cnxc targets' describes this CPU\n",
+                    o->command->name);
+        return t;
+    }
     const Target *t = target_find(name);
     if (t) return t;
     const char **names = NEWN(o->arena, const char *, target_count + 1);
@@ -62,6 +74,48 @@ const Target *cmd_target(const Options *o) {
     if (near) fprintf(stderr, "    hint: did you mean '%s'?\n", near);
     fprintf(stderr, "    hint: 'cnxc targets' lists them\n");
     return NULL;
+}
+
+const Target *cmd_target(const Options *o) {
+    const char *name = options_get(o, "target", "native");
+    if (!strchr(name, ',')) return target_named(o, name);
+    fprintf(stderr, "cnxc %s: error: --target=%s: one target at a time is printed\n",
+            o->command->name, name);
+    return NULL;
+}
+
+// Whether t may stand in a list behind others; says why not.
+static bool target_joins(const Options *o, const Target **list, int n, const Target *t) {
+    size_t arch = strcspn(t->triple, "-");
+    for (int i = 0; i < n; i++) {
+        bool same = strcmp(list[i]->name, t->name) == 0;
+        if (!same && strncmp(list[i]->triple, t->triple, arch + 1) == 0) continue;
+        fprintf(stderr, "cnxc %s: error: --target: %s ", o->command->name, t->name);
+        if (same)
+            fprintf(stderr, "is named twice\n");
+        else
+            fprintf(stderr,
+                    "is of another architecture than %s\n"
+                    "    hint: one file holds code of one architecture; build one for each\n",
+                    list[i]->name);
+        return false;
+    }
+    return true;
+}
+
+const Target **cmd_target_list(const Options *o, int *n) {
+    char *text = arena_strdup(o->arena, options_get(o, "target", "native"));
+    const Target **list = NEWN(o->arena, const Target *, strlen(text) + 1);
+    *n = 0;
+    for (char *name; (name = strsep(&text, ","));) {
+        const Target *t = target_named(o, name);
+        if (!t || !target_joins(o, list, *n, t)) return NULL;
+        int at = (*n)++;
+        for (; at > 0 && target_row(list[at - 1]->name) > target_row(t->name); at--)
+            list[at] = list[at - 1];
+        list[at] = t;
+    }
+    return list;
 }
 
 static bool sparse_option(const Options *o, Sparse *out) {

@@ -126,16 +126,19 @@ static bool packs(const ModelSpec *spec, const Target *target) {
     return ok;
 }
 
+unsigned compile_programs(const ModelSpec *spec, unsigned programs, const Target *target,
+                          const PipelineOptions *opt) {
+    bool asked = spec->asked & PROGRAM_PRETRAIN;
+    bool packed = opt->sparse == SPARSE_PACKED && programs >> MODEL_PRETRAIN & 1;
+    if (!packed || asked || packs(spec, target)) return programs;
+    fprintf(stderr, "note: program pretrain is left out: its encoder cannot be packed "
+                    "(--programs=pretrain says why, --sparse=dense builds it as it is)\n");
+    return programs & ~(1u << MODEL_PRETRAIN);
+}
+
 bool compile_spec(Compiled *c, const ModelSpec *spec, unsigned programs, const Target *target,
                   const PipelineOptions *opt, Diag *d) {
     *c = (Compiled){0};
-    bool asked = spec->asked & PROGRAM_PRETRAIN;
-    bool packed = opt && opt->sparse == SPARSE_PACKED && programs >> MODEL_PRETRAIN & 1;
-    if (packed && !asked && !packs(spec, target)) {
-        programs &= ~(1u << MODEL_PRETRAIN);
-        fprintf(stderr, "note: program pretrain is left out: its encoder cannot be packed "
-                        "(--programs=pretrain says why, --sparse=dense builds it as it is)\n");
-    }
     for (int i = 0; i < MODELS; i++)
         if (i == MODEL_INFER || (programs >> i & 1))
             if (!compile_model(&c->v[i], i, spec, target, opt, d)) return false;
@@ -169,14 +172,35 @@ static bool load_raw(CompiledModel *c, const char *path, char *blob, Diag *d) {
     return status == CNXRT_OK;
 }
 
-bool compile_embed(Compiled *compiled, const char *weights, Diag *d) {
-    CompiledModel *c = &compiled->v[MODEL_INFER];
+// One blob serves all versions: where parameters lie in it follows from the spec alone.
+static void share_raw(Compiled *versions, int n, const void *raw) {
+    const CodegenModel *first = &versions[0].v[MODEL_INFER].model;
+    for (int i = 0; i < n; i++) {
+        CodegenModel *m = &versions[i].v[MODEL_INFER].model;
+        for (int k = 0; k < m->nparams; k++)
+            if (m->param_bytes != first->param_bytes || m->nparams != first->nparams ||
+                strcmp(m->params[k].name, first->params[k].name) != 0 ||
+                m->params[k].offset != first->params[k].offset)
+                ice((Loc){0}, "parameters of target %s lie elsewhere than those of %s",
+                    m->schedules[0]->target->name, first->schedules[0]->target->name);
+        m->raw = raw;
+        m->class_names = first->class_names;
+    }
+}
+
+bool compile_embed(Compiled *versions, int n, const char *weights, Diag *d) {
+    CompiledModel *c = &versions[0].v[MODEL_INFER];
     Arena *a = c->pipeline.arena;
     const Schedule *s = schedule_of(&c->pipeline, "prepare");
     if (!s) ice((Loc){0}, "no program prepare to embed weights with");
     char *raw = arena_alloc(a, (size_t)c->model.param_bytes + 64);
+    if (!load_raw(c, weights, raw, d)) return false;
+    if (n > 1) {
+        share_raw(versions, n, raw);
+        return true;
+    }
     char *blob = arena_alloc(a, (size_t)c->model.weight_bytes + 64);
-    if (!load_raw(c, weights, raw, d) || !codegen_prepare(a, s, raw, blob, d)) return false;
+    if (!codegen_prepare(a, s, raw, blob, d)) return false;
     c->model.embedded = blob;
     return true;
 }

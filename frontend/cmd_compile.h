@@ -24,13 +24,16 @@ typedef struct {
 // model as far as schedules exist. False after errors on d.
 bool compile_model(CompiledModel *c, int which, const ModelSpec *spec, const Target *target,
                    const PipelineOptions *opt, Diag *d);
-// Inference and the training models of `programs` (PROGRAM_*), in one description: v[0].model.
-// Pre-training that was not asked for by name is left out, with a note, where it cannot be packed.
+// The programs (PROGRAM_*) to build of those: pre-training that was not asked for by name is left
+// out, with a note, where it cannot be packed.
+unsigned compile_programs(const ModelSpec *spec, unsigned programs, const Target *target,
+                          const PipelineOptions *opt);
+// Inference and the training models of `programs`, in one description: v[0].model.
 bool compile_spec(Compiled *c, const ModelSpec *spec, unsigned programs, const Target *target,
                   const PipelineOptions *opt, Diag *d);
-// Loads a checkpoint, runs program prepare of inference on it and sets model.embedded. False after
-// errors on d.
-bool compile_embed(Compiled *c, const char *weights, Diag *d);
+// Loads a checkpoint into the n versions of a model: into one, as program prepare of inference
+// makes it (model.embedded); into several, raw, once for all (model.raw). False after errors on d.
+bool compile_embed(Compiled *versions, int n, const char *weights, Diag *d);
 // Recipes, initial values, drop keys and geometry of a training model (cmd_tables.c).
 void compile_tables(CompiledModel *c, int which, const ModelSpec *spec, bool packed);
 

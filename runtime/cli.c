@@ -41,7 +41,14 @@ static int help(const char *self, const CnxrtModel *model, const char *name) {
     return CLI_OK;
 }
 
-static int dispatch(const CnxrtModel *model, const char *self, int argc, char **argv) {
+static int dispatch(const CnxrtModel *const *versions, const char *self, int argc, char **argv) {
+    CnxrtError err = {0};
+    const CnxrtModel *model;
+    if (cnxrt_pick(versions, &model, &err) != CNXRT_OK) {
+        fprintf(stderr, "%s: %s\n", self, err.text ? err.text : "out of memory");
+        cnxrt_error_free(&err);
+        return CLI_ERROR;
+    }
     if (argc < 2) {
         cli_help(stderr, self, model);
         return CLI_USAGE;
@@ -49,7 +56,7 @@ static int dispatch(const CnxrtModel *model, const char *self, int argc, char **
     const char *name = argv[1];
     if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
         return help(self, model, argc > 2 ? argv[2] : NULL);
-    Cli c = {.model = model, .self = self, .command = cli_command_find(name)};
+    Cli c = {.versions = versions, .model = model, .self = self, .command = cli_command_find(name)};
     if (!c.command) return command_unknown(self, name);
     if (!cli_args_parse(&c.args, self, c.command, argc - 2, argv + 2)) return CLI_USAGE;
     if (c.args.help) return help(self, model, name);
@@ -58,10 +65,10 @@ static int dispatch(const CnxrtModel *model, const char *self, int argc, char **
     return status;
 }
 
-int cnxrt_main(const CnxrtModel *model, int argc, char **argv) {
+int cnxrt_main(const CnxrtModel *const *versions, int argc, char **argv) {
     const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
-    const char *self = slash ? slash + 1 : argc > 0 ? argv[0] : model->name;
-    int status = dispatch(model, self, argc, argv);
+    const char *self = slash ? slash + 1 : argc > 0 ? argv[0] : versions[0]->name;
+    int status = dispatch(versions, self, argc, argv);
     if (fflush(stdout) != 0 || ferror(stdout)) {
         fprintf(stderr, "%s: cannot write to standard output\n", self);
         if (status == CLI_OK || status == CLI_SKIPPED) status = CLI_ERROR;

@@ -6,7 +6,8 @@
 // Exit statuses.
 enum { CLI_OK = 0, CLI_ERROR = 1, CLI_USAGE = 2, CLI_SKIPPED = 3 };
 
-// main() of an executable: runs the command argv[1] on the model and returns the exit status.
-int cnxrt_main(const CnxrtModel *model, int argc, char **argv);
+// main() of an executable: runs the command argv[1] on the version cnxrt_pick picks and returns the
+// exit status.
+int cnxrt_main(const CnxrtModel *const *versions, int argc, char **argv);
 
 #endif

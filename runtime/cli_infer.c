@@ -92,7 +92,8 @@ static bool infer_each(void *user, int64_t i, const char *name, const float *val
 static int infer_print_json(Infer *f) {
     json_t *o = json_object();
     json_object_set_new(o, "model", report_json_text(f->cli->model->name));
-    json_object_set(o, "results", f->results);
+    json_object_set_new(o, "results", f->results);
+    f->results = NULL; // handed over
     json_object_set_new(o, "skipped", json_integer(f->skipped));
     bool ok = report_json_print(o, stdout, false);
     json_decref(o);

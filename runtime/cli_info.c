@@ -84,11 +84,19 @@ static json_t *layers_json(const CnxrtModel *m) {
     return a;
 }
 
+static json_t *targets_json(const Cli *c) {
+    json_t *a = json_array();
+    for (const CnxrtModel *const *v = c->versions; *v; v++)
+        json_array_append_new(a, report_json_text((*v)->target));
+    return a;
+}
+
 static int info_json(const Cli *c) {
     const CnxrtModel *m = c->model;
     json_t *o = json_object();
     json_object_set_new(o, "name", report_json_text(m->name));
     json_object_set_new(o, "target", report_json_text(m->target));
+    json_object_set_new(o, "targets", targets_json(c));
     json_object_set_new(o, "target_features",
                         report_json_text(m->target_features ? m->target_features : ""));
     json_object_set_new(o, "precision", report_json_text(m->precision));
@@ -96,7 +104,7 @@ static int info_json(const Cli *c) {
     json_object_set_new(o, "classes", json_integer(m->classes));
     json_object_set_new(o, "parameters", json_integer(parameters(m)));
     json_object_set_new(o, "macs", json_integer(macs(m)));
-    json_object_set_new(o, "weights_embedded", json_boolean(m->embedded != NULL));
+    json_object_set_new(o, "weights_embedded", json_boolean(cnxrt_has_weights(m)));
     json_object_set_new(o, "weight_bytes", json_integer(m->weight_bytes));
     json_object_set_new(o, "programs", info_programs_json(m));
     json_object_set_new(o, "layers", layers_json(m));
@@ -113,11 +121,49 @@ static void print_values(const char *what, const float *v, int n) {
     if (n > 4) printf(" ...");
 }
 
-static void print_head(const CnxrtModel *m) {
-    char a[32];
-    printf("model       %s, %s\n", m->name, m->precision);
+static void print_targets(const Cli *c) {
+    const CnxrtModel *m = c->model;
     printf("target      %s (%s)\n", m->target,
            m->target_features && *m->target_features ? m->target_features : "any CPU");
+    if (!c->versions[1]) return;
+    printf("picked of  ");
+    for (const CnxrtModel *const *v = c->versions; *v; v++) printf(" %s", (*v)->target);
+    putchar('\n');
+}
+
+// What the runtime was compiled without.
+static const char *const lacking[] = {
+#ifndef CNXRT_JPEG
+    "JPEG",
+#endif
+#ifndef CNXRT_PNG
+    "PNG",
+#endif
+#ifndef CNXRT_ZLIB
+    "gzip",
+#endif
+#ifndef CNXRT_MINIZIP
+    "PyTorch zip files",
+#endif
+#ifndef _OPENMP
+    "threads (OpenMP)",
+#endif
+    NULL,
+};
+
+static void print_lacking(void) {
+    if (!lacking[0]) return;
+    printf("without     ");
+    for (int i = 0; lacking[i]; i++) printf("%s%s", i ? ", " : "", lacking[i]);
+    putchar('\n');
+}
+
+static void print_head(const Cli *c) {
+    const CnxrtModel *m = c->model;
+    char a[32];
+    printf("model       %s, %s\n", m->name, m->precision);
+    print_targets(c);
+    print_lacking();
     printf("input       %d x %d x %d (channels, height, width),", m->channels, m->height, m->width);
     print_values(" mean", m->mean, m->channels);
     print_values(", std", m->std, m->channels);
@@ -133,7 +179,7 @@ static void print_head(const CnxrtModel *m) {
     printf("parameters  %s\n", report_count(parameters(m), a));
     printf("MACs        %.4f G per image (convolutions and linears)\n", (double)macs(m) / 1e9);
     printf("weights     %.2f MB prepared, %s\n\n", (double)m->weight_bytes / 1e6,
-           m->embedded ? "built in" : "from --weights");
+           cnxrt_has_weights(m) ? "built in" : "from --weights");
 }
 
 bool info_programs_print(const CnxrtModel *m) {
@@ -168,7 +214,7 @@ static bool print_layers(const CnxrtModel *m) {
 
 int cli_info(Cli *c) {
     if (c->args.json) return info_json(c);
-    print_head(c->model);
+    print_head(c);
     bool ok = info_programs_print(c->model) && putchar('\n') == '\n' && print_layers(c->model) &&
               info_training_print(c->model);
     return ok ? CLI_OK : cli_fail(c, "out of memory");

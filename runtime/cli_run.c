@@ -100,7 +100,7 @@ int cli_open(Cli *c, const CnxrtProgram *p, int64_t batch) {
     const CnxrtModel *m = c->model;
     bool bench = c->command->letter == 'b';
     bool features = strchr(CLI_ENCODER_COMMANDS, c->command->letter) != NULL;
-    if (!c->args.weights && !m->embedded && m->weight_bytes > 0 && !bench)
+    if (!c->args.weights && !cnxrt_has_weights(m) && m->weight_bytes > 0 && !bench)
         return cli_usage(c, "no weights: none are built into this program; give a checkpoint: "
                             "--weights FILE (safetensors, .pt or .pth)");
     CnxrtOptions o = {.threads = (int)c->args.threads,

@@ -8,7 +8,8 @@
 #include "report.h"
 
 typedef struct {
-    const CnxrtModel *model;
+    const CnxrtModel *const *versions; // what the program holds, ends with NULL
+    const CnxrtModel *model;           // the version that runs here
     const char *self; // the program's name
     const CliCommand *command;
     CliArgs args;

@@ -20,6 +20,11 @@ typedef struct {
     const CnxrtSession *share; // take this session's prepared weights (same model) instead
 } CnxrtOptions;
 
+// The version of a model to run here: of a list that ends with NULL, all of one model, from the
+// least demanding target to the most, the last whose features the CPU has; the first, which
+// cnxrt_create then refuses, when there is none. The environment variable CNXRT_TARGET names
+// another: CNXRT_ERROR_ARGUMENT when it is not there, CNXRT_ERROR_CPU when it cannot run.
+CnxrtStatus cnxrt_pick(const CnxrtModel *const *versions, const CnxrtModel **out, CnxrtError *err);
 // Checks the CPU, loads and prepares weights, takes all memory. *out is NULL on error.
 CnxrtStatus cnxrt_create(const CnxrtModel *model, const CnxrtOptions *options, CnxrtSession **out,
                          CnxrtError *err);

@@ -1,10 +1,11 @@
 // What generated code and the runtime know of each other. A compiled artifact is one object file
-// that exports a read-only CnxrtModel; everything else is reached from it.
+// that exports a read-only CnxrtModel; everything else is reached from it. An artifact for several
+// targets holds one for each, and a list of them.
 #ifndef CNXRT_MODEL_H
 #define CNXRT_MODEL_H
 #include <stdint.h>
 
-#define CNXRT_ABI 2
+#define CNXRT_ABI 3
 
 // One run of a program. Filled by the runtime, read by every thread of generated code.
 typedef struct CnxrtFrame {
@@ -135,6 +136,7 @@ typedef struct CnxrtModel {
     const CnxrtLayer *layers;
     int64_t param_bytes, weight_bytes; // raw blob, prepared blob
     const void *embedded;              // prepared weights inside the artifact, or NULL
+    const void *raw; // raw parameters inside the artifact, which its targets share; or NULL
     // The best FMA loop of this target: runs `iterations` rounds of independent vector FMAs in
     // registers and returns the FLOPs done.
     double (*peak_loop)(int64_t iterations);
@@ -153,6 +155,8 @@ typedef struct CnxrtModel {
     const CnxrtRecipe *recipes; // of the training models
     const CnxrtDrop *drops;     // of train
 } CnxrtModel;
+
+static inline int cnxrt_has_weights(const CnxrtModel *m) { return m->embedded || m->raw; }
 
 // Input `hyper` of the update programs: f32[12].
 enum {

@@ -6,6 +6,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 enum { EAX, EBX, ECX, EDX };
 // Bits of XCR0: SSE and AVX state; those and the three AVX-512 parts; the two AMX parts.
@@ -36,10 +38,17 @@ static uint64_t saved_state(void) {
     return (uint64_t)hi << 32 | lo;
 }
 
+// Linux saves tile data only for processes that ask.
+static bool tiles_granted(void) {
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, TILE_DATA = 18 };
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0;
+}
+
 static bool feature_present(const CpuFeature *f, uint64_t state) {
     unsigned r[4] = {0};
     if (!__get_cpuid_count(f->leaf, f->subleaf, &r[EAX], &r[EBX], &r[ECX], &r[EDX])) return false;
-    return (r[f->reg] >> f->bit & 1) && (state & f->state) == f->state;
+    return (r[f->reg] >> f->bit & 1) && (state & f->state) == f->state &&
+           (f->state != STATE_AMX || tiles_granted());
 }
 
 static bool cpu_has(const char *name, size_t n) {
@@ -97,20 +106,26 @@ static bool cpu_has(const char *name, size_t n) {
 }
 #endif
 
-CnxrtStatus cnxrt_cpu_check(const char *target, const char *features, CnxrtError *err) {
-    bool lacking = false;
-    for (const char *p = features; *p;) {
+// The length of the first name of the list that the CPU lacks, *name pointing at it; 0: none.
+static size_t next_lacking(const char **name) {
+    for (const char *p = *name; *p;) {
         size_t n = strcspn(p, ",");
-        if (n && !cpu_has(p, n)) {
-            if (!lacking)
-                cnxrt_error_set(err, "this program was compiled for %s CPUs; this one lacks",
-                                target);
-            cnxrt_error_add(err, "%s %.*s", lacking ? "," : "", (int)n, p);
-            lacking = true;
-        }
+        *name = p;
+        if (n && !cpu_has(p, n)) return n;
         p += n + (p[n] == ',');
     }
-    if (!lacking) return CNXRT_OK;
+    return 0;
+}
+
+bool cnxrt_cpu_can(const char *features) { return next_lacking(&features) == 0; }
+
+CnxrtStatus cnxrt_cpu_check(const char *target, const char *features, CnxrtError *err) {
+    size_t n = next_lacking(&features);
+    if (!n) return CNXRT_OK;
+    cnxrt_error_set(err, "this program was compiled for %s CPUs; this one lacks %.*s", target,
+                    (int)n, features);
+    while (features += n + (features[n] == ','), (n = next_lacking(&features)))
+        cnxrt_error_add(err, ", %.*s", (int)n, features);
     cnxrt_error_add(err, " (rebuild with cnxc build --target=native on this machine)");
     return CNXRT_ERROR_CPU;
 }

@@ -3,7 +3,7 @@
 // ({"label": number}, or "cls", "class", "target"). Splits are words in the shards' paths
 // (train/..., name-val-000000.tar).
 #include "dataset_source.h"
-#include <jansson.h>
+#include "json.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,8 +90,8 @@ static CnxrtStatus json_label(Dataset *d, const Entry *e, int64_t *label, CnxrtE
     json_t *o = json_loadb(text, size, 0, &why);
     free(text);
     if (!o) {
-        cnxrt_error_set(err, "%s: %s:%d:%d: %s", d->files[e->file].path, e->name, why.line,
-                        why.column, why.text);
+        cnxrt_error_set(err, "%s: %s: %s at byte %d", d->files[e->file].path, e->name, why.text,
+                        why.position);
         return CNXRT_ERROR_FORMAT;
     }
     const json_t *v = NULL;

@@ -1,6 +1,7 @@
 // Files and archives as byte ranges. A gzip file is unpacked whole, once, to a temporary file that
 // has no name any more when this returns, so nothing is left behind however the process ends.
 #include "dataset_source.h"
+#include "gzip.h"
 #include "image_tar.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -9,7 +10,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zlib.h>
 
 enum { CHUNK = 1 << 20, TAR_BLOCK = 512 };
 #define UNPACK_LIMIT ((int64_t)64 << 30)

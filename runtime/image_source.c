@@ -2,6 +2,7 @@
 // through, so that .tar and .tar.gz are one case; seeking is forward only, except once per archive
 // between listing and reading.
 #include "image_source.h"
+#include "gzip.h"
 #include "image_tar.h"
 #include <errno.h>
 #include <fts.h>
@@ -9,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <zlib.h>
 
 enum { SNIFF = 512, IDX_HEADER = 16 };
 

@@ -14,12 +14,20 @@ struct CnxrtLibrary {
     char error[512];
 };
 
-static int library_open(const CnxrtModel *m, const CnxrtOptions *o, CnxrtLibrary **out, char *err,
-                        size_t errlen) {
+static CnxrtStatus session_open(const CnxrtModel *const *versions, const CnxrtOptions *o,
+                                CnxrtSession **out, CnxrtError *err) {
+    if (o->share) return cnxrt_create(cnxrt_model(o->share), o, out, err);
+    const CnxrtModel *m;
+    CnxrtStatus status = cnxrt_pick(versions, &m, err);
+    return status == CNXRT_OK ? cnxrt_create(m, o, out, err) : status;
+}
+
+static int library_open(const CnxrtModel *const *versions, const CnxrtOptions *o,
+                        CnxrtLibrary **out, char *err, size_t errlen) {
     CnxrtError e = {0};
     CnxrtStatus status = CNXRT_ERROR_MEMORY;
     *out = calloc(1, sizeof **out);
-    if (*out) status = cnxrt_create(m, o, &(*out)->session, &e);
+    if (*out) status = session_open(versions, o, &(*out)->session, &e);
     if (err && errlen) {
         const char *text = e.text ? e.text : "out of memory";
         snprintf(err, errlen, "%s", status == CNXRT_OK ? "" : text);
@@ -31,16 +39,16 @@ static int library_open(const CnxrtModel *m, const CnxrtOptions *o, CnxrtLibrary
     return status;
 }
 
-int cnxrt_library_create(const CnxrtModel *model, const char *weights, int threads,
+int cnxrt_library_create(const CnxrtModel *const *versions, const char *weights, int threads,
                          int64_t max_batch, CnxrtLibrary **out, char *err, size_t errlen) {
     CnxrtOptions o = {.threads = threads, .max_batch = max_batch, .weights = weights};
-    return library_open(model, &o, out, err, errlen);
+    return library_open(versions, &o, out, err, errlen);
 }
 
 int cnxrt_library_clone(const CnxrtLibrary *from, int threads, int64_t max_batch,
                         CnxrtLibrary **out, char *err, size_t errlen) {
     CnxrtOptions o = {.threads = threads, .max_batch = max_batch, .share = from->session};
-    return library_open(cnxrt_model(from->session), &o, out, err, errlen);
+    return library_open(NULL, &o, out, err, errlen);
 }
 
 int cnxrt_library_run(CnxrtLibrary *l, const char *program, int64_t batch, const float *images,

@@ -6,9 +6,9 @@
 
 typedef struct CnxrtLibrary CnxrtLibrary;
 
-// weights: a checkpoint, NULL for the embedded ones. On failure *out is NULL and err, when not
-// NULL, holds the message, cut to errlen bytes. Returns a CnxrtStatus.
-int cnxrt_library_create(const CnxrtModel *model, const char *weights, int threads,
+// versions: as of cnxrt_pick. weights: a checkpoint, NULL for the embedded ones. On failure *out is
+// NULL and err, when not NULL, holds the message, cut to errlen bytes. Returns a CnxrtStatus.
+int cnxrt_library_create(const CnxrtModel *const *versions, const char *weights, int threads,
                          int64_t max_batch, CnxrtLibrary **out, char *err, size_t errlen);
 // Another session on the same prepared weights.
 int cnxrt_library_clone(const CnxrtLibrary *from, int threads, int64_t max_batch,

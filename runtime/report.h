@@ -1,7 +1,7 @@
 // What commands print: a progress bar on stderr, aligned tables, names of classes, JSON text.
 #ifndef REPORT_H
 #define REPORT_H
-#include <jansson.h>
+#include "json.h"
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>

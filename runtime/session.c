@@ -112,6 +112,7 @@ static CnxrtStatus session_weights(CnxrtSession *s, const CnxrtOptions *o, Cnxrt
         s->prepared->data = s->model->embedded;
         return CNXRT_OK;
     }
+    if (s->model->raw) return prepared_compute(s->prepared, s->model, s->threads, s->model->raw, err);
     if (o->seeded) return prepared_seed(s->prepared, s->model, "0", s->threads, err);
     cnxrt_error_set(err, "model %s has no embedded weights: a checkpoint is needed",
                     s->model->name);

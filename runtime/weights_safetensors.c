@@ -1,8 +1,8 @@
 // safetensors: u64 little-endian header length, a JSON object {name: {dtype, shape, data_offsets}},
 // then the tensors' bytes, little-endian and row-major, without gaps or overlaps.
+#include "json.h"
 #include "weights_file.h"
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -174,8 +174,14 @@ static int pointer_compare(const void *a, const void *b) {
 static json_t *make_entry(const CnxrtTensor *t, int64_t begin, int64_t end) {
     json_t *shape = json_array();
     for (int i = 0; i < t->rank; i++) json_array_append_new(shape, json_integer(t->dims[i]));
-    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", "F32", "shape", shape, "data_offsets",
-                     (json_int_t)begin, (json_int_t)end);
+    json_t *offsets = json_array(), *entry = json_object();
+    json_array_append_new(offsets, json_integer(begin));
+    json_array_append_new(offsets, json_integer(end));
+    json_object_set_new(entry, "dtype", json_string("F32"));
+    json_object_set_new(entry, "shape", shape);
+    if (json_object_set_new(entry, "data_offsets", offsets) == 0) return entry;
+    json_decref(entry);
+    return NULL;
 }
 
 static bool add_metadata(json_t *root, const char *const *metadata) {

@@ -4,10 +4,12 @@
 // used in place, in the map of the file; deflated ones are decompressed once.
 #include "unpickle.h"
 #include <inttypes.h>
-#include <minizip/unzip.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef CNXRT_MINIZIP
+#include <minizip/unzip.h>
+#endif
 
 #define PICKLE_LIMIT (256u << 20) // of structure, without the tensors' data
 #define INFLATE_RATIO 1040        // deflate cannot do better than 1032
@@ -137,6 +139,11 @@ static CnxrtStatus add_state(Storages *s, const char *format, const Value *top, 
 // ---- zip
 // -----------------------------------------------------------------------------------------
 
+bool torch_zip_detect(const unsigned char *bytes, size_t size) {
+    return size >= 4 && memcmp(bytes, "PK\x03\x04", 4) == 0;
+}
+
+#ifdef CNXRT_MINIZIP
 typedef struct {
     const unsigned char *bytes;
     uint64_t size, at;
@@ -341,10 +348,6 @@ static CnxrtStatus parse_archive(Archive *a, CnxrtError *err) {
     return status;
 }
 
-bool torch_zip_detect(const unsigned char *bytes, size_t size) {
-    return size >= 4 && memcmp(bytes, "PK\x03\x04", 4) == 0;
-}
-
 // The end record (22 bytes and a comment) closes the file: nothing was cut off.
 static bool zip_is_whole(const unsigned char *bytes, size_t size) {
     for (size_t comment = 0; comment < 65536 && size >= 22 + comment; comment++) {
@@ -378,6 +381,15 @@ CnxrtStatus torch_zip_parse(CnxrtWeights *w, CnxrtError *err) {
     free(a.entries);
     return status;
 }
+#else
+CnxrtStatus torch_zip_parse(CnxrtWeights *w, CnxrtError *err) {
+    cnxrt_error_set(err,
+                    "%s: a PyTorch zip file, and this program was built without minizip; convert "
+                    "it with 'cnxc weights convert'",
+                    w->path);
+    return CNXRT_ERROR_FORMAT;
+}
+#endif
 
 // ---- the stream of older versions
 // ----------------------------------------------------------------

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-extern const CnxrtModel net_model;
+extern const CnxrtModel *const net_versions[];
 
 enum { STEPS = 10, SAMPLES = 64, PROJECTIONS = 4, SUMMARY = 1 + PROJECTIONS + SAMPLES };
 static const double loss_tolerance = 1e-5, grad_tolerance = 1e-4, steps_tolerance = 1e-4;
@@ -466,7 +466,7 @@ static void parse_keys(Case *c, int n, char **arg) {
 
 static void set_program(Case *c, const char *program) {
     c->program = program;
-    c->model = strcmp(program, "train") == 0 ? net_model.train : net_model.pretrain;
+    c->model = strcmp(program, "train") == 0 ? net_versions[0]->train : net_versions[0]->pretrain;
     if (!c->model) die("the model lacks the program", NULL);
 }
 

@@ -36,7 +36,7 @@ static int run_model(const CnxrtModel *m, const char *line) {
     assert_non_null(f);
     dup2(fileno(f), 1);
     dup2(fileno(f), 2);
-    int status = cnxrt_main(m, argc, argv);
+    int status = cnxrt_main((const CnxrtModel *const[]){m, NULL}, argc, argv);
     fflush(stdout);
     fflush(stderr);
     dup2(out, 1);

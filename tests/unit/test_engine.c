@@ -163,9 +163,10 @@ static int setup(void **state) {
                         .cc = "cc",
                         .runtime_dir = CNX_BINARY_DIR,
                         .opt_level = 2};
-    if (why || !codegen_build(f->arena, &model, &o, d)) return -1;
+    if (why || !codegen_build(f->arena, (const CodegenModel *[]){&model}, 1, &o, d)) return -1;
     f->library = dlopen(o.out, RTLD_NOW);
-    if (f->library) f->model = dlsym(f->library, "engine_model");
+    const CnxrtModel *const *versions = f->library ? dlsym(f->library, "engine_versions") : NULL;
+    if (versions && !versions[1]) f->model = versions[0];
     return f->model ? 0 : -1;
 }
 
@@ -384,7 +385,7 @@ static void build_fails(Fixture *f, CodegenOptions o, const char *text) {
     CodegenModel model = describe(f);
     model.schedules = &s;
     model.nschedules = 1;
-    assert_false(codegen_build(f->arena, &model, &o, d));
+    assert_false(codegen_build(f->arena, (const CodegenModel *[]){&model}, 1, &o, d));
     fclose(stream);
     if (!strstr(errors, text)) fail_msg("'%s' does not say '%s'", errors, text);
     free(errors);
@@ -393,11 +394,12 @@ static void build_fails(Fixture *f, CodegenOptions o, const char *text) {
 static void build_errors(void **state) {
     Fixture *f = *state;
     const char *out = arena_printf(f->arena, "%s/bad.so", f->dir);
-    CodegenOptions o = {out, EMIT_SHARED, "cc", CNX_BINARY_DIR, false, 2};
+    CodegenOptions o = {
+        .out = out, .emit = EMIT_SHARED, .runtime_dir = CNX_BINARY_DIR, .opt_level = 2};
     o.cc = "no-such-compiler";
-    build_fails(f, o, "cannot run no-such-compiler");
+    build_fails(f, o, "cannot run the compiler no-such-compiler: No such file");
     o.cc = "false";
-    build_fails(f, o, "false failed");
+    build_fails(f, o, "cannot run the compiler false");
     o.cc = "cc";
     o.runtime_dir = "/nonexistent";
     build_fails(f, o, "/nonexistent/libcnxrt.a");

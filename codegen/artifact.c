@@ -1,0 +1,191 @@
+// From schedules to an artifact, one LLVM module and object per target:
+//
+//   kernels (one per distinct spec) -> steps and drivers -> model constant -> (in the first module)
+//   the list of versions and entry points -> TargetMachine -> objects -> cc / ar -> OUT (and OUT.h
+//   for libraries)
+//
+// Entry points only hand on what they are given, or run after a version was picked, so none has an
+// instruction that the CPU may lack.
+#include "module.h"
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void print_phase(const CodegenOptions *o, const Unit *u, const char *phase, double s) {
+    if (o->time) fprintf(stderr, "%-12s %-10s %8.3f s\n", u ? u->target->name : "", phase, s);
+}
+
+// ---- names -------------------------------------------------------------------------------------
+// A C identifier from the base name of a path: "out/libatto-224.so" -> "atto_224".
+static const char *artifact_name(Arena *a, const char *path) {
+    const char *base = strrchr(path, '/');
+    base = base ? base + 1 : path;
+    if (strncmp(base, "lib", 3) == 0 && base[3]) base += 3;
+    const char *dot = strrchr(base, '.');
+    size_t n = dot && dot > base ? (size_t)(dot - base) : strlen(base);
+    char *id = arena_strndup(a, base, n);
+    for (char *p = id; *p; p++)
+        if (!isalnum((unsigned char)*p)) *p = '_';
+    return isdigit((unsigned char)*id) || !*id ? arena_printf(a, "m%s", id) : id;
+}
+
+// The header beside a library: the path with its extension replaced, "lib" kept off the name.
+static const char *header_path(Arena *a, const char *path) {
+    const char *slash = strrchr(path, '/');
+    const char *base = slash ? slash + 1 : path;
+    size_t dir = (size_t)(base - path);
+    if (strncmp(base, "lib", 3) == 0 && base[3]) base += 3;
+    const char *dot = strrchr(base, '.');
+    size_t n = dot && dot > base ? (size_t)(dot - base) : strlen(base);
+    return arena_printf(a, "%.*s%.*s.h", (int)dir, path, (int)n, base);
+}
+
+// ---- modules -----------------------------------------------------------------------------------
+static const Target *model_target(const CodegenModel *m) {
+    if (m->nschedules == 0) ice((Loc){0}, "no schedules to compile");
+    return m->schedules[0]->target;
+}
+
+// The constant of a version of the model `name`.
+static const char *version_symbol(Arena *a, const char *name, const Target *t) {
+    char *symbol = arena_printf(a, "%s_model_%s", name, t->name);
+    for (char *p = symbol; *p; p++)
+        if (!isalnum((unsigned char)*p)) *p = '_';
+    return symbol;
+}
+
+// const CnxrtModel *const NAME_versions[], ended by NULL.
+static LLVMValueRef emit_versions(Unit *u, const CodegenModel *const *models, int n) {
+    LLVMValueRef *v = NEWN(u->arena, LLVMValueRef, n + 1);
+    for (int i = 0; i < n; i++) {
+        const char *symbol = version_symbol(u->arena, u->name, model_target(models[i]));
+        v[i] = LLVMGetNamedGlobal(u->mod, symbol);
+        if (!v[i]) v[i] = LLVMAddGlobal(u->mod, u->i8, symbol);
+        LLVMSetVisibility(v[i], LLVMHiddenVisibility);
+    }
+    v[n] = LLVMConstPointerNull(u->ptr);
+    LLVMValueRef init = LLVMConstArray2(u->ptr, v, (uint64_t)n + 1);
+    const char *symbol = arena_printf(u->arena, "%s_versions", u->name);
+    LLVMValueRef g = LLVMAddGlobal(u->mod, LLVMTypeOf(init), symbol);
+    LLVMSetInitializer(g, init);
+    LLVMSetGlobalConstant(g, 1);
+    return g;
+}
+
+// Everything of version i into u->mod; the first module has the entry points of an artifact of kind
+// `emit`, too.
+static void unit_fill(Unit *u, const CodegenModel *const *models, int n, int i, EmitKind emit) {
+    LLVMValueRef m = emit_model(u, models[i], version_symbol(u->arena, u->name, u->target));
+    LLVMSetVisibility(m, LLVMHiddenVisibility);
+    if (i == 0) {
+        LLVMValueRef versions = emit_versions(u, models, n);
+        if (emit == EMIT_SHARED || emit == EMIT_STATIC || emit == EMIT_OBJ)
+            emit_wrappers(u, versions, models[0]);
+        else
+            emit_main(u, versions);
+    }
+    unit_verify(u);
+}
+
+static Unit *unit_version(Arena *a, const char *name, const CodegenModel *const *models, int n,
+                          int i, const CodegenOptions *opt, Diag *d) {
+    Unit *u = unit_new(a, name, model_target(models[i]), opt->opt_level, d);
+    if (!u) return NULL;
+    double start = seconds();
+    unit_fill(u, models, n, i, opt->emit);
+    print_phase(opt, u, "kernels", u->kernel_seconds);
+    print_phase(opt, u, "driver", seconds() - start - u->kernel_seconds);
+    return u;
+}
+
+static bool unit_text(Unit *u, EmitKind emit, Str *out) {
+    if (emit == EMIT_ASM) return machine_emit_text(u->machine, u->mod, out, u->diag);
+    char *text = LLVMPrintModuleToString(u->mod);
+    str_add(out, text);
+    LLVMDisposeMessage(text);
+    return true;
+}
+
+bool codegen_text(Arena *a, const CodegenModel *model, EmitKind emit, Str *out, Diag *d) {
+    Unit *u = unit_version(a, "cnxrt_main", (const CodegenModel *[]){model}, 1, 0,
+                           &(CodegenOptions){.emit = emit, .opt_level = 2}, d);
+    bool ok = u && unit_text(u, emit, out);
+    if (u) unit_free(u);
+    return ok;
+}
+
+// ---- artifacts ---------------------------------------------------------------------------------
+// A directory beside the output, on its file system; NULL with an error on d.
+static char *artifact_dir(Artifact *f) {
+    const char *out = f->opt->out;
+    char *dir = arena_printf(f->arena, "%s.XXXXXX", out);
+    struct stat st;
+    if (stat(out, &st) == 0 && !S_ISREG(st.st_mode))
+        diag_error(f->diag, (Loc){0}, "cannot write %s: it is no regular file", out);
+    else if (mkdtemp(dir))
+        return dir;
+    else
+        diag_error(f->diag, (Loc){0}, "cannot write %s: %s", out, strerror(errno));
+    return NULL;
+}
+
+static bool artifact_object(Artifact *f, const CodegenModel *const *models, int n, int i) {
+    Unit *u = unit_version(f->arena, f->name, models, n, i, f->opt, f->diag);
+    if (!u) return false;
+    char *object = arena_printf(f->arena, "%s/%s_%d.o", f->dir, f->name, i);
+    vec_push(f->arena, &f->objects, object);
+    double start = seconds();
+    bool ok = machine_emit_file(u->machine, u->mod, object, LLVMObjectFile, f->diag);
+    print_phase(f->opt, u, "emit", seconds() - start);
+    unit_free(u);
+    return ok;
+}
+
+static bool write_header(Artifact *f) {
+    Str text = {.arena = f->arena};
+    header_print(&text, f->name, f->model);
+    return file_write(header_path(f->arena, f->opt->out), str_cstr(&text), text.n, f->diag);
+}
+
+// Objects are emitted into a directory of our own and linked there; the result is moved: OUT is
+// either whole or untouched.
+static bool artifact_build(Artifact *f, const CodegenModel *const *models, int n) {
+    if (!(f->dir = artifact_dir(f))) return false;
+    bool ok = true;
+    for (int i = 0; i < n && ok; i++) ok = artifact_object(f, models, n, i);
+    double start = seconds();
+    ok = ok && link_artifact(f);
+    print_phase(f->opt, NULL, "link", seconds() - start);
+    for (int i = 0; i < f->objects.n; i++) unlink(f->objects.v[i]);
+    rmdir(f->dir);
+    return ok && (f->opt->emit == EMIT_EXE || write_header(f));
+}
+
+bool codegen_build(Arena *a, const CodegenModel *const *models, int n, const CodegenOptions *opt,
+                   Diag *d) {
+    const char *name = opt->emit == EMIT_EXE ? "cnxrt_main" : artifact_name(a, opt->out);
+    if (opt->emit != EMIT_LLVM && opt->emit != EMIT_ASM) {
+        Artifact f = {.arena = a,
+                      .diag = d,
+                      .opt = opt,
+                      .model = models[0],
+                      .target = model_target(models[0]),
+                      .name = name};
+        return artifact_build(&f, models, n);
+    }
+    Str text = {.arena = a};
+    Unit *u = unit_version(a, name, models, 1, 0, opt, d);
+    bool ok =
+        u && unit_text(u, opt->emit, &text) && file_write(opt->out, str_cstr(&text), text.n, d);
+    if (u) unit_free(u);
+    return ok;
+}
