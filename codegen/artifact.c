@@ -93,7 +93,6 @@ static void unit_fill(Unit *u, const CodegenModel *const *models, int n, int i, 
         else
             emit_main(u, versions);
     }
-    unit_verify(u);
 }
 
 static Unit *unit_version(Arena *a, const char *name, const CodegenModel *const *models, int n,
@@ -101,7 +100,11 @@ static Unit *unit_version(Arena *a, const char *name, const CodegenModel *const 
     Unit *u = unit_new(a, name, model_target(models[i]), opt->opt_level, d);
     if (!u) return NULL;
     double start = seconds();
-    unit_fill(u, models, n, i, opt->emit);
+    if (opt->freestanding)
+        emit_freestanding(u, models[i]);
+    else
+        unit_fill(u, models, n, i, opt->emit);
+    unit_verify(u);
     print_phase(opt, u, "kernels", u->kernel_seconds);
     print_phase(opt, u, "driver", seconds() - start - u->kernel_seconds);
     return u;
@@ -152,7 +155,7 @@ static bool artifact_object(Artifact *f, const CodegenModel *const *models, int 
 
 static bool write_header(Artifact *f) {
     Str text = {.arena = f->arena};
-    header_print(&text, f->name, f->model);
+    header_print(&text, f->name, f->model, f->opt->freestanding);
     return file_write(header_path(f->arena, f->opt->out), str_cstr(&text), text.n, f->diag);
 }
 

@@ -52,6 +52,7 @@ typedef struct {
     const char *runtime_dir;    // where libcnxrt*.a lie
     bool runtime_given;         // for this target, whatever its architecture
     const char *runtime_source; // folder of the runtime's sources, absolute
+    bool freestanding; // EMIT_OBJ of one version with prepared weights: needs no other code
     bool time;
     int opt_level;
 } CodegenOptions;

@@ -6,8 +6,7 @@
 #include <llvm-c/Orc.h>
 #include <stdlib.h>
 
-// Calls to the runtime that a single thread without profile never makes.
-static void close_externs(Unit *u) {
+void unit_close_externs(Unit *u) {
     static const char *const names[] = {"cnxrt_barrier", "cnxrt_tick"};
     for (int i = 0; i < 2; i++) {
         LLVMValueRef fn = LLVMGetNamedFunction(u->mod, names[i]);
@@ -26,7 +25,7 @@ static const char *take_message(Arena *a, LLVMErrorRef error) {
 }
 
 void *unit_load(Unit *u, const char *symbol, const char **why) {
-    close_externs(u);
+    unit_close_externs(u);
     unit_verify(u);
     char *message = NULL;
     LLVMMemoryBufferRef object = NULL;

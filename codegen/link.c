@@ -176,7 +176,7 @@ static bool link_object(Link *l) {
 }
 
 static bool link_kind(Link *l, EmitKind emit) {
-    bool embeds = l->f->model->embedded || l->f->model->raw;
+    bool embeds = (l->f->model->embedded || l->f->model->raw) && !l->f->opt->freestanding;
     if (emit == EMIT_OBJ && !embeds && l->f->objects.n == 1) return link_object(l);
     if (!toolchain_open(&l->tools, l->f) || (embeds && !weights_object(l))) return false;
     if (emit == EMIT_OBJ) return link_object(l);

@@ -68,13 +68,23 @@ void emit_main(Unit *u, LLVMValueRef versions);
 // NAME_create, NAME_infer, ... of libraries, whose versions are all like m.
 void emit_wrappers(Unit *u, LLVMValueRef versions, const CodegenModel *m);
 
+// ---- freestanding.c ----------------------------------------------------------------------------
+// NAME_infer, NAME_embed and NAME_features of an object that needs no other code.
+void emit_freestanding(Unit *u, const CodegenModel *m);
+typedef struct {
+    int64_t bytes, per_image; // for one image; for every further one
+} FreestandingMemory;
+FreestandingMemory freestanding_memory(const CodegenModel *m);
+
 // ---- jit.c ------------------------------------------------------------------------------------
+// Defines the calls to the runtime that a single thread without profile never makes.
+void unit_close_externs(Unit *u);
 // The address of an external function of the module, linked into this process; NULL: *why.
 void *unit_load(Unit *u, const char *symbol, const char **why);
 
 // ---- header.c ---------------------------------------------------------------------------------
-// The C header of a library, documented for its users.
-void header_print(Str *out, const char *name, const CodegenModel *model);
+// The C header of a library, documented for its users, or of a freestanding object.
+void header_print(Str *out, const char *name, const CodegenModel *model, bool freestanding);
 
 // ---- model.c ----------------------------------------------------------------------------------
 // The buffer of an input or output port, by number or by name; NULL when there is none.

@@ -71,9 +71,9 @@ YamlDirs cmd_model_dirs(Arena *a);
 ModelSpec *cmd_spec(const Options *o, Diag *d);
 // --target. NULL after printing the error.
 const Target *cmd_target(const Options *o);
-// --target as a list of *n rows of one architecture, in the order of the table. NULL after printing
-// the error.
-const Target **cmd_target_list(const Options *o, int *n);
+// --target as a list of *n rows of one architecture, in the order of the table; of one row where
+// `single`. NULL after printing the error.
+const Target **cmd_target_list(const Options *o, bool single, int *n);
 // Pipeline flags. False after printing the error.
 bool cmd_pipeline_options(const Options *o, PipelineOptions *out);
 // Writes text to -o FILE or standard output. False after printing the error.

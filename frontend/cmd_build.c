@@ -18,6 +18,9 @@ static const Option options[] = {
      "needs no --weights (safetensors, .pt or .pth; official, timm,\n"
      "Hugging Face or mmpretrain names)"},
     OPTION_TARGETS,
+    {"freestanding", 0, NULL,
+     "with --emit=obj and --weights: inference that needs no libc and\n"
+     "no other code; the caller gives the memory (firmware, sandboxes)"},
     OPTION_SET,
     OPTION_PROGRAMS,
     {"cc", 0, "CC",
@@ -75,9 +78,10 @@ static const char *runtime_source(Arena *a) {
 
 // The programs an artifact of that kind holds: all the spec supports in an executable. Libraries
 // serve inference only.
-static bool choose_programs(const ModelSpec *spec, EmitKind kind, unsigned *out, Diag *d) {
-    bool library = kind == EMIT_SHARED || kind == EMIT_STATIC;
-    *out = spec->asked || kind == EMIT_EXE ? spec->programs : PROGRAM_INFER;
+static bool choose_programs(const ModelSpec *spec, const CodegenOptions *cg, unsigned *out,
+                            Diag *d) {
+    bool library = cg->freestanding || cg->emit == EMIT_SHARED || cg->emit == EMIT_STATIC;
+    *out = spec->asked || cg->emit == EMIT_EXE ? spec->programs : PROGRAM_INFER;
     if (!library || !(spec->asked & (PROGRAM_TRAIN | PROGRAM_PRETRAIN))) return true;
     diag_error(d, (Loc){0}, "programs train and pretrain are not for libraries");
     diag_hint(d, "use --emit=exe, or --programs=infer");
@@ -90,6 +94,17 @@ static double seconds(void) {
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+// Whether the options go with --freestanding, when that is given.
+static bool freestanding_check(const Options *o, EmitKind kind, int ntargets) {
+    const char *why = kind != EMIT_OBJ             ? "makes objects: give --emit=obj"
+                      : !options_has(o, "weights") ? "needs --weights: its objects read no files"
+                      : ntargets > 1 ? "takes one target: its objects do not look at the CPU"
+                                     : NULL;
+    if (!options_has(o, "freestanding") || !why) return true;
+    fprintf(stderr, "cnxc build: error: --freestanding %s\n", why);
+    return false;
+}
+
 static bool build(const Options *o, const CodegenOptions *cg, const PipelineOptions *opt,
                   const Target *const *targets, int n, Diag *d) {
     double start = seconds();
@@ -97,7 +112,7 @@ static bool build(const Options *o, const CodegenOptions *cg, const PipelineOpti
     const CodegenModel **models = NEWN(o->arena, const CodegenModel *, n);
     unsigned programs;
     ModelSpec *spec = cmd_spec(o, d);
-    if (!spec || !choose_programs(spec, cg->emit, &programs, d)) return false;
+    if (!spec || !choose_programs(spec, cg, &programs, d)) return false;
     programs = compile_programs(spec, programs, targets[0], opt);
     for (int i = 0; i < n; i++) {
         if (!compile_spec(&c[i], spec, programs, targets[i], opt, d)) return false;
@@ -127,8 +142,9 @@ int cmd_build(Arena *a, int argc, char *const *argv) {
     int kind = find_kind(options_get(&o, "emit", "exe"));
     int64_t level = 3;
     int n = 0;
-    const Target **targets = kind >= 0 ? cmd_target_list(&o, &n) : NULL;
-    if (!targets || !cmd_pipeline_options(&o, &opt) ||
+    bool text = kind == EMIT_LLVM || kind == EMIT_ASM;
+    const Target **targets = kind >= 0 ? cmd_target_list(&o, text, &n) : NULL;
+    if (!targets || !freestanding_check(&o, (EmitKind)kind, n) || !cmd_pipeline_options(&o, &opt) ||
         !options_int(&o, "opt-level", 0, 3, &level, stderr))
         return EXIT_USAGE;
     CodegenOptions cg = {.out = out,
@@ -137,6 +153,7 @@ int cmd_build(Arena *a, int argc, char *const *argv) {
                          .runtime_dir = runtime_dir(&o),
                          .runtime_given = options_has(&o, "runtime-dir"),
                          .runtime_source = runtime_source(a),
+                         .freestanding = options_has(&o, "freestanding"),
                          .time = opt.time,
                          .opt_level = (int)level};
     return build(&o, &cg, &opt, targets, n, diag_new(a, stderr)) ? EXIT_DONE : EXIT_INPUT;

@@ -103,7 +103,13 @@ static bool target_joins(const Options *o, const Target **list, int n, const Tar
     return true;
 }
 
-const Target **cmd_target_list(const Options *o, int *n) {
+const Target **cmd_target_list(const Options *o, bool single, int *n) {
+    if (single) {
+        const Target *one = cmd_target(o), **list = NEWN(o->arena, const Target *, 1);
+        list[0] = one;
+        *n = 1;
+        return one ? list : NULL;
+    }
     char *text = arena_strdup(o->arena, options_get(o, "target", "native"));
     const Target **list = NEWN(o->arena, const Target *, strlen(text) + 1);
     *n = 0;

@@ -15,6 +15,16 @@ must_fail() {
     [ $status -eq 1 ] || [ $status -eq 2 ] || fail "status $status of: $*"
     grep -qF -- "$text" err.txt || fail "'$text' is not said by: $* ($(cat err.txt))"
 }
+# Runtimes compiled for other architectures are kept for the next test.
+export XDG_CACHE_HOME="$BUILD/cache"
+# npy FILE: a picture of that network, float32. same A B: two files of one shape hold the same logits,
+# to 1e-5 of the largest.
+npy() { "$dir/tools/npy" >"$1"; }
+same() { "$dir/tools/same" "$1" "$2" || fail "$1 and $2 differ"; }
+tools() {
+    mkdir "$dir/tools"
+    for tool in npy same; do "$CC" -O1 -std=c17 "$SOURCE/tests/e2e/$tool.c" -o "$dir/tools/$tool" -lm; done
+}
 # A network small enough to be compiled and run in no time, not square, 7 classes.
 small="$SOURCE/models/convnextv2_atto.yaml --set input.height=64 --set input.width=96 --set head.classes=7"
 . "$script"
