@@ -19,7 +19,7 @@ typedef struct {
     float *in;
     const void **inputs;
     void **outputs;
-    double *ms;              // per run
+    double *ms;              // per run, in the end sorted
     double *seconds, *least; // per call (--profile): of a run, the least of all runs
     double min_ms, median_ms, gflop, gflops, peak_gflops;
 } Bench;
@@ -242,6 +242,12 @@ static json_t *bench_json(const Bench *b) {
     return o;
 }
 
+static json_t *runs_json(const Bench *b) {
+    json_t *a = json_array();
+    for (int64_t i = 0; i < b->runs; i++) json_array_append_new(a, json_real(b->ms[i]));
+    return a;
+}
+
 static void bench_text(const json_t *o) {
     const char *key;
     json_t *v;
@@ -268,10 +274,12 @@ static int bench_print(const Bench *b) {
     for (int i = 0; i < n; i++) total += k[i].ms;
     if (b->cli->args.profile && !table)
         json_object_set_new(o, "kernels", kernels_json(b, k, n, total));
-    if (b->cli->args.json)
+    if (b->cli->args.json) {
+        json_object_set_new(o, "run_ms", runs_json(b));
         ok = report_json_print(o, stdout, !b->cli->args.profile);
-    else
+    } else {
         bench_text(o);
+    }
     if (table) ok = kernels_table(b, k, n, total) && kinds_table(b, k, n, total);
     free(k);
     json_decref(o);

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 
-from process import thread_environment
+from process import output
 
 FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "asimd", "sve",
             "rvv")
@@ -44,6 +44,11 @@ def cpu_facts():
     return facts
 
 
+def cpu_flags():
+    facts = cpu_facts()
+    return set((facts.get("flags") or facts.get("Features") or "").split())
+
+
 def caches():
     found = {}
     for folder in sorted(glob.glob("/sys/devices/system/cpu/cpu0/cache/index*")):
@@ -53,8 +58,7 @@ def caches():
 
 
 def describe(root):
-    facts = cpu_facts()
-    flags = set((facts.get("flags") or facts.get("Features") or "").split())
+    facts, flags = cpu_facts(), cpu_flags()
     commit = subprocess.run(["git", "-C", root, "describe", "--always", "--dirty"],
                             capture_output=True, text=True).stdout.strip()
     return {
@@ -76,11 +80,8 @@ class Probe:
         self.program, self.cpus = program, cpus
 
     def loop(self, cpus):
-        out = subprocess.run(
-            [self.program, "bench", "--runs", "1", "--threads", str(len(cpus)), "--json"],
-            env=thread_environment(cpus), preexec_fn=lambda: os.sched_setaffinity(0, cpus),
-            check=True, capture_output=True, text=True).stdout
-        return json.loads(out)["peak_gflops"]
+        return json.loads(output([self.program, "bench", "--runs", "1", "--threads",
+                                  str(len(cpus)), "--json"], cpus))["peak_gflops"]
 
     def __call__(self):
         """{"gflops", "ratio"}: of all threads, and that over one thread's, both measured now."""

@@ -28,6 +28,13 @@ def thread_environment(cpus, openmp=True):
     return env
 
 
+def output(command, cpus, openmp=True):
+    """What a program prints that runs on `cpus` alone, as text."""
+    return subprocess.run(command, env=thread_environment(cpus, openmp), check=True, text=True,
+                          preexec_fn=lambda: os.sched_setaffinity(0, cpus),
+                          stdout=subprocess.PIPE).stdout
+
+
 class Worker:
     """A process that speaks the protocol of worker.py. Its process group is its own, so that it is
     stopped, continued and ended with all it started."""
@@ -58,16 +65,16 @@ class Worker:
         return value
 
     def run(self, n, seconds):
-        """Times of n runs in milliseconds; the worker is running only meanwhile."""
+        """{"ms": times of n runs, ...}; the worker is running only meanwhile."""
         self.resume()
         try:
             self.process.stdin.write(b"run %d\n" % n)
             self.process.stdin.flush()
         except BrokenPipeError:
             pass  # the answer says why
-        times = self.answer(seconds)
+        said = self.answer(seconds)
         self.pause()
-        return times
+        return said
 
     def signal(self, number):
         try:

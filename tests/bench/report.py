@@ -2,88 +2,12 @@
 
 import re
 
-from measure import OURS
-from roofline import short_name
+from tables import (NONE, TITLES, all_tables, best_peer, cell, milliseconds, ok, ordered, peer,
+                    plural, short_name)
+from tasks import OURS, TASKS
 
-TITLES = {"cnxc": "cnxc", "torch-eager": "PyTorch", "torch-channels_last": "channels_last",
-          "torch-compile": "torch.compile", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 MARKERS = re.compile(r"(<!-- bench:begin(?P<what>[ \w]*)-->\n).*?(<!-- bench:end -->)", re.S)
-
-
-def milliseconds(ms):
-    return f"{ms:.2f}" if ms < 10 else f"{ms:.1f}" if ms < 100 else f"{ms:.0f}"
-
-
-def ok(result):
-    return bool(result) and result["status"] == "ok"
-
-
-def best_peer(record):
-    """(peer, its result) of the fastest that is not ours, or None."""
-    others = [(p, r) for p, r in record["peers"].items() if p != OURS and ok(r)]
-    return min(others, key=lambda o: o[1]["min_ms"], default=None)
-
-
-def percent_of_peak(record):
-    ours = record["peers"][OURS]
-    if not ok(ours) or not record["peak_gflops"]:
-        return None
-    return 100 * record["gflop"] / ours["min_ms"] * 1e3 / record["peak_gflops"]
-
-
-def scaling(data, record):
-    """Our speed-up over one thread, over the FMA loop's own; None where one is not known."""
-    single = next((r for r in data["results"] if r["threads"] == 1 and all(
-        r[k] == record[k] for k in ("task", "model", "batch"))), None)
-    if record["threads"] == 1 or single is None or not record["fma_ratio"]:
-        return None
-    pair = single["peers"].get(OURS), record["peers"].get(OURS)
-    if not all(ok(p) for p in pair):
-        return None
-    return pair[0]["min_ms"] / pair[1]["min_ms"] / record["fma_ratio"]
-
-
-def cell(record, peer):
-    result = record["peers"].get(peer)
-    if not ok(result):
-        return result["status"] if result else "–"
-    ours = record["peers"][OURS]
-    if peer == OURS or not ok(ours):
-        return milliseconds(result["min_ms"])
-    return f"{milliseconds(result['min_ms'])} ({result['min_ms'] / ours['min_ms']:.2f}x)"
-
-
-def advantage(record):
-    best, ours = best_peer(record), record["peers"][OURS]
-    if not best or not ok(ours):
-        return "–", "–"
-    return tuple(f"{best[1][k] / ours[k]:.2f}x" if ours.get(k) else "–"
-                 for k in ("min_ms", "median_ms"))
-
-
-def table(data, batch, threads):
-    """(header, rows) of the models at one batch and number of threads."""
-    records = [r for r in data["results"] if (r["batch"], r["threads"]) == (batch, threads)]
-    peers = list(dict.fromkeys(p for r in records for p in r["peers"] if p != OURS))
-    header = ["model", "GFLOP", "cnxc", "% of FMA peak"]
-    header += ["scaling / FMA loop's"] * (threads > 1)
-    header += [TITLES.get(p, p) for p in peers] + ["best peer / cnxc", "by medians"]
-    rows = []
-    for r in records:
-        percent, scale = percent_of_peak(r), scaling(data, r)
-        row = [short_name(r["model"]), f"{r['gflop']:.2f}", cell(r, OURS),
-               f"{percent:.0f}" if percent else "–"]
-        row += [f"{scale:.2f}" if scale else "–"] * (threads > 1)
-        rows.append(row + [cell(r, p) for p in peers] + [*advantage(r)])
-    return header, rows
-
-
-def groups(data):
-    return sorted({(r["threads"], r["batch"]) for r in data["results"]})
-
-
-def heading(batch, threads):
-    return f"Batch {batch}, {threads} thread{'s' * (threads > 1)}"
+SHORT = {"infer": "inference", "train": "training step", "fcmae": "FCMAE step"}
 
 
 def text_table(header, rows):
@@ -98,28 +22,10 @@ def markdown_table(header, rows):
     return "\n".join([lines[0], "|---" + "|---:" * (len(header) - 1) + "|"] + lines[1:]) + "\n"
 
 
-def machine_block(data):
-    m = data["machine"]
-    caches = ", ".join(f"{k} {v}" for k, v in m["caches"].items())
-    rows = [("CPU", f"{m['cpu']} (family/model {m['family']}), {m['cores']} cores used"
-             + (", virtual machine" if m["virtual"] else "")),
-            ("features", ", ".join(m["features"])), ("caches", caches),
-            ("memory", f"{m['memory_gb']} GB; copy of large blocks " + ", ".join(
-                f"{v:.1f} GB/s ({k} thread{'s' * (k != '1')})"
-                for k, v in data["bandwidth_gbs"].items())),
-            ("FMA loop, float32", ", ".join(
-                f"{v:.0f} GFLOP/s ({k} thread{'s' * (k != 1)})" for k, v in peaks(data).items())),
-            ("versions", ", ".join(f"{k} {v}" for k, v in versions(data).items())),
-            ("system", f"Linux {m['kernel']}, load {m['load_at_start']:.1f} at the start"),
-            ("measured", f"{m['date']}, commit {m['commit']}"),
-            ("command", f"`{data['command']}`")]
-    return markdown_table(["", "machine"], [[a, b] for a, b in rows]).replace("|---:|", "|---|")
-
-
 def peaks(data):
     best = {}
     for r in data["results"]:
-        if r["peak_gflops"]:
+        if r.get("peak_gflops"):
             best[r["threads"]] = max(best.get(r["threads"], 0), r["peak_gflops"])
     return dict(sorted(best.items()))
 
@@ -127,60 +33,90 @@ def peaks(data):
 def versions(data):
     found = {"cnxc": data["cnxc"]}
     for r in data["results"]:
-        for peer, result in r["peers"].items():
-            if peer != OURS and result.get("version"):
-                found["PyTorch" if peer.startswith("torch") else TITLES.get(peer, peer)] = \
-                    result["version"]
+        for name, result in r["peers"].items():
+            number = re.search(r"\d[\w.+]*", result.get("version", ""))
+            if number and not name.startswith(OURS):
+                found["PyTorch" if name.startswith("torch") else TITLES[name]] = number[0]
     return found
+
+
+def measured(data):
+    """Dates, each with the commits measured on it."""
+    days = {}
+    for r in data["results"]:
+        days.setdefault(r["date"], {})[r["commit"]] = True
+    return "; ".join(f"{day}, commit {', '.join(commits)}" for day, commits in sorted(days.items()))
+
+
+def machine_block(data):
+    m = data["machine"]
+    caches = ", ".join(f"{k} {v}" for k, v in m["caches"].items())
+    rows = [("CPU", f"{m['cpu']} (family/model {m['family']}), {m['cores']} cores used"
+             + (", virtual machine" if m["virtual"] else "")),
+            ("features", ", ".join(m["features"])), ("caches", caches),
+            ("memory", f"{m['memory_gb']} GB; copy of large blocks " + ", ".join(
+                f"{v:.1f} GB/s ({plural(int(k))})" for k, v in data["bandwidth_gbs"].items())),
+            ("FMA loop, float32", ", ".join(
+                f"{v:.0f} GFLOP/s ({plural(k)})" for k, v in peaks(data).items())),
+            ("versions", ", ".join(f"{k} {v}" for k, v in versions(data).items())),
+            ("system", f"Linux {m['kernel']}"), ("measured", measured(data))]
+    rows += [("command", f"`{c}`") for c in data["commands"]]
+    return markdown_table(["", "machine"], [[a, b] for a, b in rows]).replace("|---:|", "|---|")
 
 
 def excuses(data):
     """Why peers have no time, each reason once."""
     seen = {}
     for r in data["results"]:
-        for peer, result in r["peers"].items():
+        for name, result in r["peers"].items():
             if not ok(result):
-                what = f"{TITLES.get(peer, peer)}, {result['status']}: {result.get('why', '')}"
-                where = f"{short_name(r['model'])} b{r['batch']} t{r['threads']}"
+                what = f"{TITLES.get(name, name)}, {result['status']}: {result.get('why', '')}"
+                where = f"{r['task']} {short_name(r['model'])} b{r['batch']} t{r['threads']}"
                 seen.setdefault(" ".join(what.split())[:300], []).append(where)
     return "".join(f"- {what} ({', '.join(where)})\n" for what, where in seen.items())
 
 
 def markdown(data):
     parts = [machine_block(data)]
-    for threads, batch in groups(data):
-        parts.append(f"### {heading(batch, threads)}\n\n"
-                     + markdown_table(*table(data, batch, threads)))
+    parts += [f"### {heading}\n\n" + markdown_table(header, rows)
+              for heading, header, rows in all_tables(data)]
     if excuses(data):
         parts.append("Not measured:\n\n" + excuses(data))
     return "\n".join(parts)
 
 
+def short_cell(record):
+    best = best_peer(record) if record else None
+    if not record or not peer(record, OURS):
+        return NONE
+    ours = milliseconds(record["peers"][OURS]["min_ms"])
+    return f"{ours}, {cell(record, best[0])} {TITLES[best[0]]}" if best else f"{ours}, {NONE}"
+
+
+def short_rows(data, task, threads):
+    """(what, cells): a row a model and batch, a column a number of threads."""
+    mine = [r for r in data["results"] if r["task"] == task]
+    for model, batch in dict.fromkeys((r["model"], r["batch"]) for r in ordered(mine, task)):
+        found = {r["threads"]: r for r in mine if (r["model"], r["batch"]) == (model, batch)}
+        yield (f"{SHORT[task]}, {short_name(model)}, batch {batch}",
+               [short_cell(found.get(t)) for t in threads])
+
+
 def markdown_short(data):
-    """One row a model: ours, and the fastest peer of each configuration."""
-    header = ["model"] + [f"{heading(b, t).lower()}: cnxc, best peer" for t, b in groups(data)]
-    rows = []
-    for model in dict.fromkeys(r["model"] for r in data["results"]):
-        row = [short_name(model)]
-        for t, b in groups(data):
-            r = next((r for r in data["results"]
-                      if (r["model"], r["threads"], r["batch"]) == (model, t, b)), None)
-            best = best_peer(r) if r else None
-            if not r or not ok(r["peers"][OURS]):
-                row.append("–")
-            elif not best:
-                row.append(cell(r, OURS) + ", –")
-            else:
-                row.append(f"{cell(r, OURS)}, {cell(r, best[0])} {TITLES.get(best[0], best[0])}")
-        rows.append(row)
+    """Ours beside the fastest peer, of inference and of steps."""
+    threads = sorted({r["threads"] for r in data["results"] if r["task"] in SHORT})
+    header = [""] + [f"{plural(t)}: cnxc, best peer" for t in threads]
+    rows = [[what, *cells] for task in TASKS if task in SHORT
+            for what, cells in short_rows(data, task, threads)]
     m = data["machine"]
-    return (markdown_table(header, rows) + f"\nMilliseconds a batch, float32, on {m['cpu']} "
-            f"(family/model {m['family']}), {m['date']}.\n")
+    return (markdown_table(header, rows) + f"\nMilliseconds, float32, on {m['cpu']} (family/model {m['family']}), "
+            f"{max(r['date'] for r in data['results'])}.\n")
 
 
 def text(data):
-    return "\n".join(f"{heading(b, t)}, milliseconds\n{text_table(*table(data, b, t))}"
-                     for t, b in groups(data))
+    tables = "\n".join(f"{heading}\n{text_table(header, rows)}"
+                       for heading, header, rows in all_tables(data))
+    return tables + "\n" + excuses(data)
 
 
 def insert(document, data):

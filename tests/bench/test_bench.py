@@ -1,6 +1,11 @@
-"""The parts of the benchmark, without a benchmark: python3 tests/bench/test_bench.py"""
+"""The parts of the benchmark, without a benchmark: python3 tests/bench/test_bench.py [CNXC]
 
+With the compiler at hand, also one short run of tasks that need no peers; no times are asserted."""
+
+import array
+import json
 import os
+import subprocess
 import sys
 import tempfile
 import textwrap
@@ -8,59 +13,107 @@ import types
 import unittest
 import xml.dom.minidom
 
+import artifact
 import measure
 import report
 import roofline
+import tables
+import tasks
+import worker
 from process import Failure, Worker
 
+HERE = os.path.dirname(os.path.abspath(__file__))
+CNXC = os.path.abspath(sys.argv.pop(1)) if len(sys.argv) > 1 else None
 
-def record(threads, ours, other, **more):
-    peers = {"cnxc": {"status": "ok", "min_ms": ours, "median_ms": ours, "version": ""}, **other}
-    return {"task": "infer", "model": "convnextv2_atto", "batch": 1, "threads": threads,
-            "gflop": 1.0, "parameters": 1000000, "image_floats": 1000,
-            "peak_gflops": 200.0 * threads, "fma_ratio": float(threads), "peers": peers, **more}
+
+def times(ms, median=None, **more):
+    return {"status": "ok", "min_ms": ms, "median_ms": median or ms, "version": "1.0", **more}
+
+
+def record(task, threads, peers, model="convnextv2_atto", **more):
+    return {"task": task, "model": model, "batch": 1, "threads": threads, "gflop": 1.0,
+            "bytes": 4e6, "peak_gflops": 200.0 * threads, "fma_ratio": float(threads),
+            "date": "2026-01-0%d" % threads, "commit": "c", "peers": peers, **more}
 
 
 def results():
-    slower = {"status": "ok", "min_ms": 20.0, "median_ms": 30.0, "version": "1.0"}
+    """Two configurations of inference, one of each other task."""
+    ours = {"gflop": 1.0, "peak_rss_mb": 50.0}
+    steps = {"cnxc": times(10.0, **ours), "torch-eager": times(30.0, gflop=2.0, peak_rss_mb=200.0),
+             "torch-compile": times(25.0, gflop=2.0, peak_rss_mb=150.0)}
+    figures = {"infer_seconds": 1.5, "all_seconds": 5.25, "infer_bytes": 400000,
+               "all_bytes": 900000, "start_ms": 21.0}
     return {"machine": {"cpu": "A & B", "family": "1 2", "features": ["fma"], "cores": 2,
                         "virtual": True, "caches": {"L1d": "32K"}, "memory_gb": 1.0,
                         "kernel": "6", "load_at_start": 0.0, "commit": "c", "date": "d"},
-            "cnxc": "0", "command": "run", "bandwidth_gbs": {"1": 10.0, "2": 20.0},
-            "results": [record(1, 10.0, {"openvino": slower}),
-                        record(2, 6.25, {"openvino": {"status": "timeout", "why": "late"}})]}
+            "cnxc": "0", "commands": ["run"], "bandwidth_gbs": {"1": 10.0, "2": 20.0},
+            "results": [
+                record("infer", 1, {"cnxc": times(10.0), "openvino": times(20.0, 30.0)}),
+                record("infer", 2, {"cnxc": times(6.25),
+                                    "openvino": {"status": "timeout", "why": "late"}}),
+                record("train", 1, steps),
+                record("fcmae", 1, {**steps, "cnxc-dense": times(16.0, gflop=2.0)}),
+                record("kernels", 1, {"cnxc": times(10.0), "onednn": times(8.0),
+                                      "blis": {"status": "cannot", "why": "no"}}, "gemm 1 2 3"),
+                record("build", 1, {}, figures=figures, gflop=None, peak_gflops=None)]}
+
+
+def table(task, threads=1):
+    data = results()
+    chosen = [r for r in data["results"] if (r["task"], r["threads"]) == (task, threads)]
+    return tables.TABLES[task](data, chosen, 1, threads)
 
 
 class Reports(unittest.TestCase):
     def test_figures(self):
-        one, two = results()["results"]
-        self.assertAlmostEqual(report.percent_of_peak(one), 50.0)
-        self.assertAlmostEqual(report.scaling(results(), two), 0.8)
-        self.assertIsNone(report.scaling(results(), one))
-        self.assertEqual(report.advantage(one), ("2.00x", "3.00x"))
-        self.assertEqual(report.advantage(two), ("–", "–"))
+        one, two, _train, fcmae, *_ = results()["results"]
+        self.assertAlmostEqual(tables.percent_of_peak(one), 50.0)
+        self.assertAlmostEqual(tables.percent_of_peak(fcmae, "cnxc-dense"), 62.5)
+        self.assertAlmostEqual(tables.scaling(results(), two), 0.8)
+        self.assertIsNone(tables.scaling(results(), one))
+        self.assertEqual(tables.advantage(one), ("2.00x", "3.00x"))
+        self.assertEqual(tables.advantage(two), ("–", "–"))
+        self.assertEqual(tables.packed_to_dense(fcmae), (0.625, 0.5))
+        self.assertEqual(tables.packed_to_dense(one), (None, None))
+        self.assertEqual(tables.memory(fcmae), ["50", "150 (3.0x)"])
+        self.assertEqual(tables.best_peer(fcmae)[0], "torch-compile")
 
     def test_markdown_names_what_was_not_measured(self):
         text = report.markdown(results())
         self.assertIn("| atto | 1.00 | 10.0 | 50 | 20.0 (2.00x) | 2.00x | 3.00x |", text)
-        self.assertIn("OpenVINO, timeout: late (atto b1 t2)", text)
+        self.assertIn("OpenVINO, timeout: late (infer atto b1 t2)", text)
+        self.assertIn("| atto | 1 | 10.0 | 50 | 16.0 | 62 | 0.62 | 0.50 | 30.0 (3.00x)", text)
+        self.assertIn("| gemm 1 2 3 | 10000.0 | 50 | 62 | cannot | 0.80x |", text)
+        self.assertIn("| atto | 1.50 | 5.25 | 400 | 900 | 21.0 |", text)
+        self.assertIn("2026-01-01, commit c; 2026-01-02, commit c", text)
 
     def test_rows_have_the_columns_of_the_header(self):
-        for threads in (1, 2):
-            header, rows = report.table(results(), 1, threads)
+        for _heading, header, rows in tables.all_tables(results()):
             self.assertEqual({len(header)}, {len(r) for r in rows})
+        self.assertEqual(len(list(tables.all_tables(results()))), 6)
+
+    def test_tables_survive_a_failure_of_ours(self):
+        data = results()
+        for r in data["results"]:
+            r["peers"] = {p: {"status": "failed", "why": "w"} for p in r["peers"]}
+            r["gflop"] = None if r["task"] in ("train", "fcmae") else r["gflop"]
+        self.assertIn("failed: w", report.markdown(data))
+        self.assertIn("failed", report.markdown_short(data) + report.text(data))
+        self.assertIsNone(roofline.plot(data))
 
     def test_insertion_is_repeatable_and_needs_markers(self):
         page = "a\n<!-- bench:begin short -->\nold\n<!-- bench:end -->\nb\n"
         once = report.insert(page, results())
         self.assertNotIn("old", once)
+        self.assertIn("| FCMAE step, atto, batch 1 | 10.0, 25.0 (2.50x) torch.compile | – |", once)
         self.assertEqual(report.insert(once, results()), once)
         with self.assertRaises(ValueError):
             report.insert("nothing", results())
 
-    def test_plot_is_xml(self):
+    def test_plot_is_xml_with_a_point_a_time(self):
         svg = xml.dom.minidom.parseString(roofline.plot(results()))
-        self.assertEqual(len(svg.getElementsByTagName("title")), 3)
+        self.assertEqual(len(svg.getElementsByTagName("title")), 3 + 3 + 4 + 2)
+        self.assertEqual(len(svg.getElementsByTagName("svg")), 1)
 
 
 class Workers(unittest.TestCase):
@@ -74,13 +127,13 @@ class Workers(unittest.TestCase):
         w = self.worker("""
             print('ready {"form": "x"}', flush=True)
             n = int(input().split()[1])
-            print('ms', [1.5] * n, flush=True)
+            print('ms {"ms": %s}' % ([1.5] * n), flush=True)
             input()""")
-        self.assertEqual(w.answer(20), {"form": "x"})
+        self.assertEqual(w.answer(60), {"form": "x"})
         w.pause()
-        self.assertEqual(w.run(3, 20), [1.5, 1.5, 1.5])
+        self.assertEqual(w.run(3, 60), {"ms": [1.5, 1.5, 1.5]})
 
-    def failure(self, program, seconds=20):
+    def failure(self, program, seconds=60):
         with self.assertRaises(Failure) as caught:
             self.worker(program).answer(seconds)
         return caught.exception.status
@@ -92,13 +145,28 @@ class Workers(unittest.TestCase):
             """print('failed {"status": "not installed", "why": "x"}', flush=True)"""),
             "not installed")
 
+    def test_a_peer_that_is_not_there(self):
+        c = measure.Configuration(types.SimpleNamespace(
+            start=lambda *_: (["/nonexistent/kernel"], ""), needs=lambda _: None,
+            environment=lambda *_: {}), 1, [0], types.SimpleNamespace(timeout=1), None)
+        c.prepare("blis", set())
+        self.assertEqual(c.results["blis"]["status"], "not installed")
+
+    def test_answers_carry_times_and_memory(self):
+        calls = []
+        answer = worker.Ready({}, lambda: calls.append(1)).answer(3)
+        self.assertEqual((len(answer["ms"]), len(calls)), (3, 3))
+        worker.forget_peak()
+        self.assertGreater(worker.peak_rss_mb(), 1)
+
 
 class Repetitions(unittest.TestCase):
     def measured(self, ratios):
         """A configuration of one peer that takes 2 ms a run, with these answers of the probe."""
         c = measure.Configuration.__new__(measure.Configuration)
         c.cpus, c.results = [0, 1], {"cnxc": {"status": "ok"}}
-        c.workers = {"cnxc": types.SimpleNamespace(run=lambda n, limit: [2.0] * n)}
+        c.workers = {"cnxc": types.SimpleNamespace(
+            run=lambda n, limit: {"ms": [2.0] * n, "peak_rss_mb": 7.0})}
         c.options = types.SimpleNamespace(repeats=2, burst=0.01, min_ratio=0.95, timeout=1)
         answers = iter(ratios)
         c.measure(lambda: {"gflops": 1.0, "ratio": next(answers)})
@@ -107,6 +175,7 @@ class Repetitions(unittest.TestCase):
     def test_a_shared_core_drops_both_neighbours(self):
         r = self.measured([2.0, 1.0, 2.0, 2.0, 2.0])
         self.assertEqual((r["repetitions"], r["dropped"], r["min_ms"]), (2, 2, 2.0))
+        self.assertEqual(r["peak_rss_mb"], 7.0)
 
     def test_no_clean_repetition(self):
         self.assertEqual(self.measured([1.0] * 7)["status"], "no clean repetition")
@@ -119,13 +188,81 @@ class Repetitions(unittest.TestCase):
             def file(name, values):
                 path = os.path.join(folder, name)
                 with open(path, "wb") as f:
-                    measure.array.array("f", values).tofile(f)
+                    array.array("f", values).tofile(f)
                 return path
             a = file("a", [1, 2])
             self.assertEqual(measure.difference(a, file("b", [1, 2.5])), 0.5)
             self.assertEqual(measure.difference(file("n", [1, float("nan")]), a), float("inf"))
             with self.assertRaises(Failure):
                 measure.difference(a, file("c", [1]))
+
+
+class Subjects(unittest.TestCase):
+    def test_models_go_to_the_tasks_that_know_them(self):
+        o = types.SimpleNamespace(models=["convnextv2_atto", "gemm 1 2 3"], quick=False)
+        self.assertEqual(tasks.Training.chosen(o), ["convnextv2_atto"])
+        self.assertEqual(tasks.Kernels.chosen(o), ["gemm 1 2 3"])
+        o.models = None
+        self.assertEqual(tasks.Kernels.chosen(o), tasks.SHAPES)
+
+    def test_the_network_is_read_off_the_facts(self):
+        t = tasks.Pretraining.__new__(tasks.Pretraining)
+        t.programs, t.facts = {}, {
+            "channels": 3, "height": 64, "width": 32, "classes": 10, "parameters": 5,
+            "fcmae": {"keep": 2, "parameters": 4},
+            "stages": [{"shape": "32x16x40", "blocks": 2}, {"shape": "16x8x80", "blocks": 1}]}
+        c = t.config("torch-eager", 4)
+        self.assertEqual((c["strides"], c["dims"], c["depths"]), ([2, 2], [40, 80], [2, 1]))
+        self.assertEqual((c["parameters"], c["keep"], t.batches()), (4, 2, [128]))
+
+    def test_flop_of_peers_is_that_of_masked_dense(self):
+        t = tasks.Pretraining.__new__(tasks.Pretraining)
+        t.facts = {"channels": 1, "height": 2, "width": 3, "parameters": 10}
+        peers = {"cnxc": times(1, gflop=1.0), "cnxc-dense": times(1, gflop=2.0),
+                 "torch-eager": times(1)}
+        figures = t.figures(2, peers)
+        self.assertEqual((figures["gflop"], peers["torch-eager"]["gflop"]), (1.0, 2.0))
+        self.assertEqual(figures["bytes"], 4 * (80 + 12))
+
+    def test_an_image_is_a_numpy_file(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = artifact.image_file({"channels": 2, "height": 3, "width": 5},
+                                       os.path.join(folder, "x.npy"))
+            with open(path, "rb") as f:
+                data = f.read()
+        self.assertEqual(len(data) - 4 * 30, 128)
+        self.assertIn(b"(1, 2, 3, 5)", data)
+
+
+@unittest.skipUnless(CNXC, "no compiler given")
+class Runs(unittest.TestCase):
+    def run_tool(self, folder, *arguments):
+        return subprocess.run(
+            [sys.executable, os.path.join(HERE, "run"), "--cnxc", CNXC, "--out",
+             os.path.join(folder, "r.json"), *arguments], check=True, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True).stdout
+
+    def test_steps_and_builds_add_up_in_one_file(self):
+        """Packed and dense, then what a compiled model costs, into the same JSON."""
+        with tempfile.TemporaryDirectory() as folder:
+            tiny = ["--models", "convnextv2_fashion", "--batches", "2", "--repeats", "1", "--burst",
+                    "0.001", "--profile", "1", "--quick"]
+            shown = self.run_tool(folder, "--only", "fcmae", "--peers", "cnxc,cnxc-dense", *tiny)
+            self.assertIn("FCMAE step, 1 thread", shown)
+            self.run_tool(folder, "--only", "build", *tiny)
+            shown = self.run_tool(folder, "--only", "fcmae,build", "--resume", *tiny)
+            self.assertIn("cold start", shown)
+            with open(os.path.join(folder, "r.json")) as f:
+                data = json.load(f)
+            self.assertTrue(os.path.exists(os.path.join(folder, "r.svg")))
+        step, build = data["results"]
+        packed, dense = step["peers"]["cnxc"], step["peers"]["cnxc-dense"]
+        self.assertEqual((packed["status"], dense["status"]), ("ok", "ok"))
+        self.assertLess(packed["gflop"], dense["gflop"])
+        self.assertGreater(packed["peak_rss_mb"], 1)
+        self.assertTrue(step["profile"]["kernels"])
+        self.assertGreater(build["figures"]["all_bytes"], build["figures"]["infer_bytes"])
+        self.assertEqual(len(data["commands"]), 2)  # the last one had nothing to do
 
 
 if __name__ == "__main__":

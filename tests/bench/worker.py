@@ -2,29 +2,24 @@
 
   python worker.py CONFIG.json
 
-Prepares the model (weights and image are given as files), writes its logits to a file and prints
-`ready JSON`; then answers each line `run N` with `ms JSON`, the times of N runs. A failure is
-`failed JSON` ({"status", "why"}). The protocol has the original stdout to itself; what libraries
-print goes to stderr. Where a network can be written in several ways, the peer keeps the fastest.
+Prepares what the configuration says (task infer: peers_infer.py, train and fcmae: peers_step.py) and
+prints `ready JSON`; then answers each line `run N` with `ms JSON`: {"ms": times of N runs,
+"peak_rss_mb": of the process while it was running}. A failure is `failed JSON` ({"status", "why"}). The
+protocol has the original stdout to itself; what libraries print goes to stderr. The workers of single
+kernels (kernel_worker.h) speak it too.
 
-The peer `cnxc` needs nothing but the standard library, the others what requirements.txt lists."""
+The peers `cnxc` and `cnxc-dense` need the standard library alone, others what requirements.txt lists."""
 
-import array
-import ctypes
 import json
 import os
+import re
+import resource
 import sys
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-TRIALS = 4  # runs that decide between the forms of a network
-
-
-class Unavailable(Exception):
-    """The peer is not installed."""
-
 
 def timed(run, n):
+    """Milliseconds of each of n calls."""
     times = []
     for _ in range(n):
         start = time.perf_counter()
@@ -33,174 +28,50 @@ def timed(run, n):
     return times
 
 
-def read_floats(path):
-    values = array.array("f")
-    with open(path, "rb") as f:
-        values.frombytes(f.read())
-    return values
+class Ready:
+    """A prepared peer: what it says of itself, and how it answers `run N` (by default the times of
+    calling `run`). `output`, if any, gives the bytes to compare with those of the first peer."""
+
+    def __init__(self, said, run, output=None, answer=None, kept=None):
+        self.said, self.output, self.kept = said, output, kept
+        self.answer = answer or (lambda n: {"ms": timed(run, n)})
 
 
-def fastest(candidates):
-    """Of (form, run, logits) the one with the least time."""
-    best = None
-    for form, run, logits in candidates:
-        timed(run, 2)
-        ms = min(timed(run, TRIALS))
-        if best is None or ms < best[0]:
-            best = ms, form, run, logits
-    if best is None:
-        raise RuntimeError("no form of the network could be prepared")
-    return best[1:]
+def forget_peak():
+    """Starts the peak of resident memory anew, so that compilation does not count."""
+    try:
+        with open("/proc/self/clear_refs", "w") as f:
+            f.write("5")
+    except OSError:
+        pass
 
 
-def prepare_cnxc(c):
-    library = ctypes.CDLL(c["library"])
-    create, infer = (getattr(library, c["prefix"] + s) for s in ("_create", "_infer"))
-    model, message = ctypes.c_void_p(), ctypes.create_string_buffer(4096)
-    status = create(c["weights"].encode(), c["threads"], ctypes.c_int64(c["batch"]),
-                    ctypes.byref(model), message, ctypes.c_size_t(4096))
-    if status:
-        raise RuntimeError(message.value.decode())
-    image = read_floats(c["image_nhwc"])
-    logits = (ctypes.c_float * (c["batch"] * c["classes"]))()
-    pixels = (ctypes.c_float * len(image)).from_buffer(image)
-
-    def run():
-        if infer(model, ctypes.c_int64(c["batch"]), pixels, logits):
-            raise RuntimeError("infer failed")
-
-    run()
-    return "library", run, lambda: bytes(logits), "", (library, model, image)
+def peak_rss_mb():
+    try:
+        with open("/proc/self/status") as f:
+            return int(re.search(r"VmHWM:\s*(\d+)", f.read())[1]) * 1024 / 1e6
+    except (OSError, TypeError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
-def torch_models(c):
-    """(form, module): pointwise layers as linear, as published, and as 1x1 convolutions, as timm
-    has some of them; with the seeded weights, in evaluation mode."""
-    sys.path.insert(0, os.path.join(HERE, "..", "parity"))
-    import libraries
-    from reference import SIZES
-    from safetensors.torch import load_file
-    depths, dims = SIZES[c["model"]]
-    v1 = "v2" not in c["model"]
-    for form in ("linear", "conv"):
-        model = libraries.timm_model(depths, dims, c["classes"], conv_mlp=form == "conv", v1=v1)
-        state, weights = model.state_dict(), load_file(c["weights_timm"])
-        model.load_state_dict({k: weights[k].reshape(state[k].shape) for k in state})
-        yield form, model.eval()
+def prepare(c):
+    if c["task"] == "infer":
+        import peers_infer as peers
+    else:
+        import peers_step as peers
+    return peers.PREPARE[c["peer"]](c)
 
 
-def torch_image(c):
-    import torch
-    return torch.frombuffer(read_floats(c["image_nchw"]), dtype=torch.float32).reshape(c["shape"])
-
-
-def torch_candidates(c, kind):
-    import torch
-    image, start = torch_image(c), time.monotonic()
-    if kind != "eager":
-        image = image.to(memory_format=torch.channels_last)
-    for number, (form, model) in enumerate(torch_models(c)):
-        # A second compilation has to fit well into the time that is left.
-        if kind == "compile" and number and time.monotonic() - start > c["timeout"] / 3:
-            return
-        if kind != "eager":
-            model = model.to(memory_format=torch.channels_last)
-        if kind == "compile":
-            torch._inductor.config.freezing = True
-            model = torch.compile(model)
-        yield form, lambda m=model: m(image), lambda m=model: m(image).numpy().tobytes()
-
-
-def prepare_torch(c):
-    import torch
-    torch.set_num_threads(c["threads"])
-    with torch.no_grad():
-        form, run, logits = fastest(torch_candidates(c, c["peer"].removeprefix("torch-")))
-
-    def run_without_gradients():
-        with torch.no_grad():
-            run()
-
-    def logits_without_gradients():
-        with torch.no_grad():
-            return logits()
-
-    return form, run_without_gradients, logits_without_gradients, torch.__version__, None
-
-
-def onnx_files(c):
-    return [os.path.join(c["onnx"], f) for f in sorted(os.listdir(c["onnx"]))
-            if f.endswith(".onnx")]
-
-
-def form_of(path):
-    return os.path.basename(path).removesuffix(".onnx")
-
-
-def prepare_onnxruntime(c):
-    import numpy
-    import onnxruntime
-    image = numpy.frombuffer(read_floats(c["image_nchw"]), numpy.float32).reshape(c["shape"])
-
-    def candidates():
-        for path in onnx_files(c):
-            os.sched_setaffinity(0, c["cpus"])
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = c["threads"]
-            options.inter_op_num_threads = 1
-            if c["threads"] > 1:  # of the threads it adds to the caller's, counted from 1
-                options.add_session_config_entry(
-                    "session.intra_op_thread_affinities",
-                    ";".join(str(cpu + 1) for cpu in c["cpus"][1:]))
-            session = onnxruntime.InferenceSession(path, options,
-                                                   providers=["CPUExecutionProvider"])
-            os.sched_setaffinity(0, c["cpus"][:1])
-            yield (form_of(path), lambda s=session: s.run(None, {"image": image}),
-                   lambda s=session: s.run(None, {"image": image})[0].tobytes())
-
-    return *fastest(candidates()), onnxruntime.__version__, None
-
-
-def prepare_openvino(c):
-    import numpy
-    import openvino
-    image = numpy.frombuffer(read_floats(c["image_nchw"]), numpy.float32).reshape(c["shape"])
-    options = {"INFERENCE_NUM_THREADS": c["threads"], "INFERENCE_PRECISION_HINT": "f32",
-               "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": True}
-
-    def candidates():
-        for path in onnx_files(c):
-            request = openvino.Core().compile_model(path, "CPU", options).create_infer_request()
-            yield (form_of(path), lambda r=request: r.infer({"image": image}),
-                   lambda r=request: next(iter(r.infer({"image": image}).values())).tobytes())
-
-    return *fastest(candidates()), openvino.__version__.split("-")[0], None
-
-
-def prepare_export(c):
-    """Writes FORM-EXPORTER.onnx for the peers that read them; has nothing to run."""
-    import torch
-    image, failures = torch_image(c), []
-    for form, model in torch_models(c):
-        for exporter in ("dynamo", "torchscript"):
-            path = os.path.join(c["onnx"], f"{form}-{exporter}.onnx")
-            try:
-                with torch.no_grad():
-                    torch.onnx.export(model, (image,), path, input_names=["image"],
-                                      output_names=["logits"], opset_version=20,
-                                      dynamo=exporter == "dynamo")
-            except Exception as e:  # an exporter that gives up leaves the other's file
-                failures.append(f"{exporter}: {e}")
-                if os.path.exists(path):
-                    os.remove(path)
-    if not onnx_files(c):
-        raise RuntimeError("; ".join(failures))
-    return "", lambda: None, lambda: b"", torch.__version__, None
-
-
-PREPARE = {"cnxc": prepare_cnxc, "torch-eager": prepare_torch, "torch-channels_last": prepare_torch,
-           "torch-compile": prepare_torch, "onnxruntime": prepare_onnxruntime,
-           "openvino": prepare_openvino, "export": prepare_export}
+def serve(c, say):
+    peer = prepare(c)
+    if peer.output:
+        with open(c["output"], "wb") as f:
+            f.write(peer.output())
+    say("ready", peer.said)
+    forget_peak()
+    for line in sys.stdin:
+        answer = peer.answer(int(line.split()[1]))
+        say("ms", {"peak_rss_mb": peak_rss_mb(), **answer})
 
 
 def main():
@@ -214,12 +85,7 @@ def main():
     with open(sys.argv[1]) as f:
         c = json.load(f)
     try:
-        form, run, logits, version, _kept = PREPARE[c["peer"]](c)
-        with open(c["logits"], "wb") as f:
-            f.write(logits())
-        say("ready", {"form": form, "version": version})
-        for line in sys.stdin:
-            say("ms", timed(run, int(line.split()[1])))
+        serve(c, say)
     except ModuleNotFoundError as e:
         say("failed", {"status": "not installed", "why": str(e)})
     except Exception as e:

@@ -139,7 +139,7 @@ status_is 1 ./net embed --weights w.safetensors --data absent --output d.npy; sa
 # bench: one object with exactly these keys; no weights needed.
 status_is 0 ./net bench --batch 2 --threads 1 --runs 3 --json
 [ "$(grep -o '"[a-z_]*":' out.txt | tr -d '":\n ' )" = \
-    programbatchthreadsmin_msmedian_msgflopgflopspeak_gflopspercent_of_peakpeak_rss_mbplanned_mb ] || fail "keys: $(cat out.txt)"
+    programbatchthreadsmin_msmedian_msgflopgflopspeak_gflopspercent_of_peakpeak_rss_mbplanned_mbrun_ms ] || fail "keys: $(cat out.txt)"
 says '"batch": 2'; says '"threads": 1'
 status_is 0 ./net bench --program features --runs 2 --profile --json
 says '"kernels"'; says '"percent"'; says '"stages.2.0.dwconv"'

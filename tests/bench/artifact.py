@@ -1,0 +1,61 @@
+"""What a compiled model costs before it runs: time of compilation, size, cold start.
+
+All of the compiler's processes run on one CPU. Sizes are those of the object files: code, tables and
+read-only data, no weights, no image codecs. The cold start is a whole process on one thread, from its
+start to its end: reading weights from the page cache, packing them, logits of one image, printed."""
+
+import datetime
+import json
+import os
+import subprocess
+import time
+
+from process import output
+
+PROGRAMS = {"infer": "infer", "all": "infer,train,pretrain"}
+
+
+def seconds(command, cpus):
+    start = time.perf_counter()
+    output(command, cpus)
+    return time.perf_counter() - start
+
+
+def object_bytes(path):
+    """Of the sections that are loaded, by binutils' size."""
+    out = subprocess.run(["size", "-d", path], check=True, capture_output=True, text=True).stdout
+    return int(out.splitlines()[1].split()[3])
+
+
+def image_file(facts, path):
+    """A float32 .npy of one image [1,C,H,W], each value 0.5."""
+    shape = (1, facts["channels"], facts["height"], facts["width"])
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
+    header += " " * (-(len(header) + 11) % 64) + "\n"
+    with open(path, "wb") as f:
+        f.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
+        f.write(b"\x00\x00\x00\x3f" * (shape[1] * shape[2] * shape[3]))
+    return path
+
+
+def measure(options, model, folder, cpus):
+    """The record of one model."""
+    cpus = cpus[:1]
+    facts = json.loads(output([options.cnxc, "check", model, "--json"], cpus))
+    program, weights = os.path.join(folder, "program"), os.path.join(folder, "w.safetensors")
+    figures = {}
+    for name, programs in PROGRAMS.items():
+        build = [options.cnxc, "build", model, f"--programs={programs}", "-o"]
+        figures[f"{name}_seconds"] = min(seconds([*build, program + "-" + name], cpus)
+                                         for _ in range(options.builds))
+        output([*build, program + ".o", "--emit=obj"], cpus)
+        figures[f"{name}_bytes"] = object_bytes(program + ".o")
+    output([options.cnxc, "weights", "init", model, weights, "--seed", "0"], cpus)
+    start = [program + "-infer", "infer", "--weights", weights, "--threads", "1", "--input",
+             image_file(facts, os.path.join(folder, "image.npy")), "--output",
+             os.path.join(folder, "logits.npy")]
+    seconds(start, cpus)
+    figures["start_ms"] = 1e3 * min(seconds(start, cpus) for _ in range(options.starts))
+    return {"task": "build", "model": model, "batch": 1, "threads": 1,
+            "date": datetime.date.today().isoformat(), "commit": options.commit,
+            "parameters": facts["parameters"], "peers": {}, "figures": figures}
