@@ -1,6 +1,6 @@
 // cnxc build: spec -> artifact.
 #include "cmd.h"
-#include "cmd_compile.h"
+#include "cmd_calibrate.h"
 #include <time.h>
 #include <unistd.h>
 
@@ -17,6 +17,11 @@ static const Option options[] = {
      "prepare this checkpoint now and embed it: the artifact then\n"
      "needs no --weights (safetensors, .pt or .pth; official, timm,\n"
      "Hugging Face or mmpretrain names)"},
+    {"calibrate", 0, "PICTURES",
+     "int8: a data set whose pictures show the ranges of the inputs of\n"
+     "layers; prints how the result compares with fp32"},
+    {"calibrate-pictures", 0, "N", "as many of them, evenly spread (default 64)"},
+    {"save-ranges", 0, "FILE", "write the ranges, for --ranges"},
     OPTION_TARGETS,
     {"freestanding", 0, NULL,
      "with --emit=obj and --weights: inference that needs no libc and\n"
@@ -105,14 +110,42 @@ static bool freestanding_check(const Options *o, EmitKind kind, int ntargets) {
     return false;
 }
 
-static bool build(const Options *o, const CodegenOptions *cg, const PipelineOptions *opt,
+static bool save_ranges(const Options *o, const PrecisionPlan *plan, Diag *d) {
+    const char *path = options_get(o, "save-ranges", NULL);
+    if (!path) return true;
+    FILE *f = fopen(path, "w");
+    bool ok = f && fputs(ranges_print(o->arena, plan), f) >= 0;
+    if (f) ok &= fclose(f) == 0;
+    if (!ok) diag_error(d, (Loc){0}, "cannot write '%s'", path);
+    return ok;
+}
+
+// The ranges of int8 into *opt, where pictures are given.
+static bool calibrate(const Options *o, const Calibration *c, PipelineOptions *opt, Diag *d) {
+    if (!c->pictures) return true;
+    if (!c->weights) {
+        diag_error(d, (Loc){0}, "--calibrate needs --weights");
+        return false;
+    }
+    PrecisionPlan *plan = compile_plan(c->spec, opt, d);
+    if (!plan || !calibrate_ranges(c, plan, d)) return false;
+    plan->alone = true;
+    opt->precision = plan;
+    return save_ranges(o, plan, d);
+}
+
+static bool build(const Options *o, const CodegenOptions *cg, PipelineOptions *opt,
                   const Target *const *targets, int n, Diag *d) {
     double start = seconds();
     Compiled *c = NEWN(o->arena, Compiled, n);
     const CodegenModel **models = NEWN(o->arena, const CodegenModel *, n);
     unsigned programs;
     ModelSpec *spec = cmd_spec(o, d);
-    if (!spec || !choose_programs(spec, cg, &programs, d)) return false;
+    Calibration cal = {spec, options_get(o, "weights", NULL), options_get(o, "calibrate", NULL),
+                       64};
+    if (!options_int(o, "calibrate-pictures", 1, 1 << 20, &cal.count, stderr)) return false;
+    if (!spec || !calibrate(o, &cal, opt, d) || !choose_programs(spec, cg, &programs, d))
+        return false;
     programs = compile_programs(spec, programs, targets[0], opt);
     for (int i = 0; i < n; i++) {
         if (!compile_spec(&c[i], spec, programs, targets[i], opt, d)) return false;
@@ -122,6 +155,7 @@ static bool build(const Options *o, const CodegenOptions *cg, const PipelineOpti
     const char *weights = options_get(o, "weights", NULL);
     if (weights && !compile_embed(c, n, weights, d)) return false;
     double embedded = seconds();
+    if (cal.pictures && !calibrate_report(&cal, opt->precision, stdout, d)) return false;
     if (!codegen_build(o->arena, models, n, cg, d)) return false;
     if (cg->time)
         fprintf(stderr, "spec and passes %.3f s, weights %.3f s, code %.3f s, total %.3f s\n",

@@ -102,14 +102,27 @@ static bool build_programs(CompiledModel *c, int which, const ModelSpec *spec, D
     return true;
 }
 
+PrecisionPlan *compile_plan(const ModelSpec *spec, const PipelineOptions *opt, Diag *d) {
+    PrecisionPlan *plan = NEW(spec->arena, PrecisionPlan);
+    const PrecisionPlan *over = opt ? opt->precision : NULL;
+    bool ok = !spec->precision || (over && over->alone) ||
+              precision_parse(plan, spec->arena, d, "key precision", spec->precision);
+    if (over) precision_merge(plan, spec->arena, over);
+    return ok ? plan : NULL;
+}
+
 bool compile_model(CompiledModel *c, int which, const ModelSpec *spec, const Target *target,
                    const PipelineOptions *opt, Diag *d) {
     *c = (CompiledModel){.pipeline = {.arena = spec->arena,
                                       .target = target,
                                       .rewrite_limit = opt ? opt->rewrite_limit : -1}};
-    if (!build_programs(c, which, spec, d)) return false;
-    if (opt && !pipeline_run(&c->pipeline, opt, d)) return false;
+    const PrecisionPlan *plan = compile_plan(spec, opt, d);
+    if (!plan || !build_programs(c, which, spec, d)) return false;
+    PipelineOptions own = opt ? *opt : (PipelineOptions){0};
+    own.precision = plan;
+    if (opt && !pipeline_run(&c->pipeline, &own, d)) return false;
     fill_model(c, spec);
+    c->model.precision = precision_name(plan->base);
     if (c->training) compile_tables(c, which, spec, opt && opt->sparse == SPARSE_PACKED);
     return true;
 }
@@ -172,6 +185,20 @@ static bool load_raw(CompiledModel *c, const char *path, char *blob, Diag *d) {
     return status == CNXRT_OK;
 }
 
+static char *raw_weights(CompiledModel *c, const char *weights, Diag *d) {
+    char *raw = arena_alloc(c->pipeline.arena, (size_t)c->model.param_bytes + 64);
+    return load_raw(c, weights, raw, d) ? raw : NULL;
+}
+
+char *compile_prepared(CompiledModel *c, const char *weights, Diag *d) {
+    const Schedule *s = schedule_of(&c->pipeline, "prepare");
+    if (!s) ice((Loc){0}, "no program prepare to embed weights with");
+    const char *raw = raw_weights(c, weights, d);
+    char *blob = arena_alloc(c->pipeline.arena, (size_t)c->model.weight_bytes + 128);
+    blob += 64 - (uintptr_t)blob % 64;
+    return raw && codegen_prepare(c->pipeline.arena, s, raw, blob, d) ? blob : NULL;
+}
+
 // One blob serves all versions: where parameters lie in it follows from the spec alone.
 static void share_raw(Compiled *versions, int n, const void *raw) {
     const CodegenModel *first = &versions[0].v[MODEL_INFER].model;
@@ -190,17 +217,11 @@ static void share_raw(Compiled *versions, int n, const void *raw) {
 
 bool compile_embed(Compiled *versions, int n, const char *weights, Diag *d) {
     CompiledModel *c = &versions[0].v[MODEL_INFER];
-    Arena *a = c->pipeline.arena;
-    const Schedule *s = schedule_of(&c->pipeline, "prepare");
-    if (!s) ice((Loc){0}, "no program prepare to embed weights with");
-    char *raw = arena_alloc(a, (size_t)c->model.param_bytes + 64);
-    if (!load_raw(c, weights, raw, d)) return false;
-    if (n > 1) {
-        share_raw(versions, n, raw);
-        return true;
+    if (n == 1) {
+        c->model.embedded = compile_prepared(c, weights, d);
+        return c->model.embedded != NULL;
     }
-    char *blob = arena_alloc(a, (size_t)c->model.weight_bytes + 64);
-    if (!codegen_prepare(a, s, raw, blob, d)) return false;
-    c->model.embedded = blob;
-    return true;
+    const char *raw = raw_weights(c, weights, d);
+    if (raw) share_raw(versions, n, raw);
+    return raw != NULL;
 }

@@ -34,6 +34,11 @@ bool compile_spec(Compiled *c, const ModelSpec *spec, unsigned programs, const T
 // Loads a checkpoint into the n versions of a model: into one, as program prepare of inference
 // makes it (model.embedded); into several, raw, once for all (model.raw). False after errors on d.
 bool compile_embed(Compiled *versions, int n, const char *weights, Diag *d);
+// Prepared weights of a model from a checkpoint (weight_bytes, arena memory); NULL after errors on
+// d.
+char *compile_prepared(CompiledModel *c, const char *weights, Diag *d);
+// What the spec says about precisions, and over it what opt does. NULL after errors on d.
+PrecisionPlan *compile_plan(const ModelSpec *spec, const PipelineOptions *opt, Diag *d);
 // Recipes, initial values, drop keys and geometry of a training model (cmd_tables.c).
 void compile_tables(CompiledModel *c, int which, const ModelSpec *spec, bool packed);
 

@@ -25,9 +25,10 @@ typedef struct {
     const Yaml *node;
 } Top;
 
-#define NODE(name, doc) {name, F_NODE, offsetof(Top, node), 0, 0, NULL, NULL, 0, doc}
+#define NODE(name, doc)                                                                            \
+    { name, F_NODE, offsetof(Top, node), 0, 0, NULL, NULL, 0, doc }
 #define NODE_REQUIRED(name, doc)                                                                   \
-    {name, F_NODE, offsetof(Top, node), 0, 0, NULL, NULL, FIELD_REQUIRED, doc}
+    { name, F_NODE, offsetof(Top, node), 0, 0, NULL, NULL, FIELD_REQUIRED, doc }
 static const Field top_fields[] = {
     {"name", F_STR, offsetof(Top, name), 0, 0, NULL, NULL, FIELD_REQUIRED, "the model's name"},
     {"description", F_STR, offsetof(Top, description), 0, 0, NULL, NULL, 0, "free text"},
@@ -41,6 +42,7 @@ static const Field top_fields[] = {
      "drop rate of the last block in training; earlier ones grow linearly from 0"},
     NODE("fcmae", "masked pre-training, or none"),
     NODE("recipes", "training recipes by name"),
+    NODE("precision", "fp32, bf16 or int8, or a map of `default` and layers to these"),
     {"programs", F_WORDS, offsetof(Top, programs), 0, 0, PROGRAM_WORDS, NULL, 0,
      "what the artifact holds; default: all that the spec supports"},
 };
@@ -386,6 +388,27 @@ static void check_recipes(Check *c) {
     }
 }
 
+// One word, or a map of `default` and layers to words: as text "int8,head=fp32".
+static void check_precision(Check *c) {
+    const Yaml *y = section(c, "precision");
+    if (!y || yaml_is_none(y)) return;
+    Str s = {.arena = c->spec->arena};
+    bool ok = y->kind == YAML_TEXT || y->kind == YAML_MAP;
+    if (y->kind == YAML_TEXT) str_add(&s, y->text);
+    for (int i = 0; ok && y->kind == YAML_MAP && i < y->entries.n; i++) {
+        const YamlEntry *e = &y->entries.v[i];
+        ok = e->value->kind == YAML_TEXT && !strpbrk(e->key, ",=");
+        if (!ok) break;
+        str_add(&s, s.n ? "," : "");
+        if (strcmp(e->key, "default") != 0) str_printf(&s, "%s=", e->key);
+        str_add(&s, e->value->text);
+    }
+    c->spec->precision = str_cstr(&s);
+    if (ok) return;
+    diag_error(c->schema.diag, y->loc, "precision must be a word or a map of layers to words");
+    c->ok = false;
+}
+
 // The programs asked for on the command line, over the spec's own.
 static void check_asked(Check *c, const char *text) {
     if (!text) return;
@@ -457,6 +480,7 @@ ModelSpec *spec_check(Arena *a, Diag *d, const Yaml *root, const char *programs)
     check_head(&c);
     check_fcmae(&c);
     check_recipes(&c);
+    check_precision(&c);
     check_asked(&c, programs);
     if (c.ok) check_programs(&c);
     return c.ok && check_network(&c) && diag_count(d) == 0 ? spec : NULL;

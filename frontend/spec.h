@@ -73,6 +73,7 @@ typedef struct {
     HeadSpec head;
     FcmaeSpec fcmae;
     VEC(RecipeSpec) recipes;
+    const char *precision; // "int8,head=fp32", or NULL
     double drop_path;
     unsigned programs;       // PROGRAM_*: what the artifact holds
     unsigned asked;          // named by `programs` or --programs; 0: whatever the spec supports

@@ -4,7 +4,7 @@
 #include "../ir/text.h"
 #include <time.h>
 
-enum When { ALWAYS, OPTIMISE, TRAINING, PACKED, REMAT };
+enum When { ALWAYS, OPTIMISE, TRAINING, PACKED, REMAT, NAMED };
 
 typedef struct {
     const char *name;
@@ -82,6 +82,7 @@ static bool runs_by_default(const PassInfo *pass, const Pipeline *p, const Pipel
     bool trains = false;
     for (int i = 0; i < p->module->graphs.n; i++) trains |= program_trains(p->module->graphs.v[i]);
     if (pass->level > opt->stop_level) return false;
+    if (pass->when == NAMED) return false;
     if (pass->when == PACKED && opt->sparse == SPARSE_DENSE) return false;
     if (pass->when == REMAT) return trains && !opt->unoptimised;
     if (pass->when == TRAINING || pass->when == PACKED) return trains;

@@ -229,21 +229,12 @@ static void rebuild_linear(Rewrite *r, const Node *n, Precision p) {
     r->map[n->first] = group_end(&b);
 }
 
-static bool needs_range(Rewrite *r, const Node *n, Precision p) {
-    if (p != PRECISION_INT8 || range_of(r->p->precision, n->label)) return false;
-    diag_error(r->p->diag, n->loc, "int8 needs the range of the inputs of layer %s",
-               n->label ? n->label : "(unnamed)");
-    diag_hint(r->p->diag, "give --calibrate=PICTURES, or another precision for it");
-    return true;
-}
-
 static bool narrow_node(Rewrite *r, int node) {
     const Node *n = &r->src->nodes.v[node];
     Site s;
     GroupForm f;
     bool linear = site_of(r->src, n, &s), scaled = false;
     Precision p = linear ? precision_at(r, &s) : PRECISION_FP32;
-    if (needs_range(r, n, p)) return false;
     if (n->op == OP_LINEAR && p != PRECISION_FP32 && pass_may_rewrite(r->p)) {
         rebuild_linear(r, n, p);
         return true;
@@ -257,8 +248,31 @@ static bool narrow_node(Rewrite *r, int node) {
     return true;
 }
 
+// Reports the int8 layers of program g whose range is not known.
+static bool check_ranges(Pipeline *p, const Graph *g) {
+    Rewrite r = {.p = p, .src = g};
+    int missing = 0;
+    for (int i = 0; i < g->nodes.n; i++) {
+        const Node *n = &g->nodes.v[i];
+        Site s;
+        if (!site_of(g, n, &s) || precision_at(&r, &s) != PRECISION_INT8 ||
+            range_of(p->precision, n->label))
+            continue;
+        diag_error(p->diag, n->loc, "int8 needs the range of the inputs of layer %s",
+                   n->label ? n->label : "(unnamed)");
+        if (!missing++)
+            diag_hint(p->diag, "give --calibrate=PICTURES, or another precision for it");
+    }
+    return missing == 0;
+}
+
 void pass_precision(Pipeline *p) {
     const PrecisionPlan *plan = p->precision;
-    if (plan && (precision_uses(plan, PRECISION_BF16) || precision_uses(plan, PRECISION_INT8)))
-        rewrite_programs(p, narrow_node);
+    if (!plan || (!precision_uses(plan, PRECISION_BF16) && !precision_uses(plan, PRECISION_INT8)))
+        return;
+    bool ok = true;
+    for (int i = 0; i < p->module->graphs.n; i++)
+        if (strcmp(p->module->graphs.v[i]->name, "prepare") != 0)
+            ok &= check_ranges(p, p->module->graphs.v[i]);
+    if (ok) rewrite_programs(p, narrow_node);
 }

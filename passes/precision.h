@@ -21,6 +21,7 @@ typedef struct {
 typedef struct {
     Precision base;
     bool given;               // the default was named
+    bool alone;               // nothing else has a say: not the spec
     VEC(PrecisionRule) rules; // the last that matches decides
     VEC(ActivationRange) ranges;
 } PrecisionPlan;

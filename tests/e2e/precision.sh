@@ -1,0 +1,71 @@
+# Precisions, end to end: compiled code against the evaluator on the same text, and against fp32.
+"$CC" "$SOURCE/tests/e2e/compare_npy.c" -lm -o compare
+"$CC" "$SOURCE/tests/e2e/make_images.c" -o make_images
+mkdir data
+./make_images data 24 8 4 64 96
+cat >npy.c <<'END'
+#include <stdio.h>
+int main(void) {
+    printf("\x93NUMPY\x01%c\x76%c%-117s\n", 0, 0,
+           "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3, 64, 96), }");
+    for (int i = 0; i < 2 * 3 * 64 * 96; i++) {
+        float v = (float)((i * 37 + 11) % 255) / 127 - 1;
+        fwrite(&v, sizeof v, 1, stdout);
+    }
+}
+END
+"$CC" npy.c -o npy && ./npy >x.npy
+net="$SOURCE/models/convnextv2_cifar.yaml --set input.height=64 --set input.width=96 --set head.classes=7"
+"$CNXC" weights init $net w.safetensors --seed 5
+
+# within LIMIT A B: the arrays differ by at most that many per mille.
+within() {
+    is=$(./compare "$2" "$3")
+    [ "$is" -le "$1" ] || fail "$2 and $3 differ by $is per mille, not $1"
+}
+infer() { "./$1" infer --weights w.safetensors --input x.npy --output "$1.npy"; }
+# evaluated NAME OPTIONS: what the evaluator makes of the text that is compiled.
+evaluated() {
+    name=$1; shift
+    "$CNXC" emit $net --stage=fused "$@" >text.ir
+    "$CNXC" eval text.ir --weights w.safetensors --input x.npy --layout nchw --output "$name"
+}
+"$CNXC" build $net --programs=infer -o fp32 && infer fp32
+
+"$CNXC" build $net --programs=infer -o bf16 --precision=bf16 && infer bf16
+./bf16 info | grep -q bf16 || fail "info does not name the precision"
+evaluated bf16.eval.npy --precision=bf16
+within 5 bf16.npy bf16.eval.npy
+within 20 fp32.npy bf16.npy
+"$CNXC" build $net --programs=infer -o wide --precision=bf16 --target=x86-64-v3 && infer wide && within 5 bf16.npy wide.npy
+"$CNXC" build $net --programs=infer -o plain --precision=bf16 --unoptimised && infer plain && within 10 bf16.npy plain.npy
+
+"$CNXC" build $net --programs=infer -o int8 --precision=int8 --weights w.safetensors --calibrate data \
+    --calibrate-pictures 4 --save-ranges ranges.txt >report.txt
+grep -q 'int8 against fp32 on .* pictures: top-1 agrees on .* %, logits differ by .* %' report.txt ||
+    fail "no report: $(cat report.txt)"
+grep -q '^stages.0.0.pwconv1 -' ranges.txt || fail "no ranges: $(cat ranges.txt)"
+./int8 infer --input x.npy --output int8.npy
+evaluated int8.eval.npy --precision=int8 --ranges=ranges.txt
+within 20 int8.npy int8.eval.npy
+within 200 fp32.npy int8.npy
+# The same ranges give the same artifact, and other weights are quantised when they are loaded.
+"$CNXC" build $net --programs=infer -o again --precision=int8 --ranges=ranges.txt && infer again
+cmp int8.npy again.npy
+"$CNXC" build $net --programs=infer -o narrow --precision=int8 --ranges=ranges.txt --target=x86-64-v3 && infer narrow
+within 20 int8.npy narrow.npy
+
+# The spec's own key, by layer; the command line has the last word.
+"$CNXC" emit $net --stage=fused --set 'precision={default: bf16, head: fp32}' >text.ir
+grep -q 'bf16\[' text.ir || fail "the spec's precision is not heard"
+grep -q '"head.weight.cast"' text.ir && fail "the head is cast"
+"$CNXC" emit $net --stage=fused --set precision=bf16 --precision=fp32 >text.ir
+grep -q 'bf16\[' text.ir && fail "the command line is not heard"
+
+must_fail "--precision: unknown precision 'bf17'" "$CNXC" build $net --programs=infer -o no --precision=bf17
+must_fail "key precision: unknown precision 'fp8'" "$CNXC" build $net --programs=infer -o no --set precision=fp8
+must_fail "int8 needs the range" "$CNXC" build $net --programs=infer -o no --precision=int8
+must_fail "--calibrate needs --weights" "$CNXC" build $net --programs=infer -o no --precision=int8 --calibrate data
+must_fail "nowhere" "$CNXC" build $net --programs=infer -o no --precision=int8 --weights w.safetensors --calibrate nowhere
+echo "stages.0.0.pwconv1 1" >bad.txt
+must_fail "bad.txt:1: expected a layer" "$CNXC" build $net --programs=infer -o no --precision=int8 --ranges=bad.txt
