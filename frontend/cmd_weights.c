@@ -5,12 +5,14 @@
 
 static const Option options[] = {
     {"names", 0, "SCHEME", "convert: official, timm or hf"},
+    {"dtype", 0, "TYPE", "convert: f32 (default), f16 or bf16, at half the size"},
     {"seed", 0, "N", "init: seed of the values (default 0)"},
     OPTION_SET,
 };
 static const Command command = {
     .name = "weights",
-    .usage = "inspect FILE | convert IN OUT --names=SCHEME | init SPEC OUT [--seed N]",
+    .usage =
+        "inspect FILE | convert IN OUT --names=SCHEME [--dtype=TYPE] | init SPEC OUT [--seed N]",
     .summary = "inspect, convert or make checkpoints",
     .help =
         "Files are safetensors or what torch.save writes (.pt, .pth); results are safetensors.\n\n"
@@ -56,7 +58,16 @@ static int inspect(Arena *a, const char *path) {
     return EXIT_DONE;
 }
 
-static int convert(const char *in, const char *out, const char *scheme) {
+static const char *file_dtype(const char *text) {
+    static const char *const words[] = {"f32", "f16", "bf16"}, *const names[] = {"F32", "F16",
+                                                                                 "BF16"};
+    for (int i = 0; i < 3; i++)
+        if (strcmp(text, words[i]) == 0) return names[i];
+    fprintf(stderr, "cnxc weights: error: --dtype is %s; it must be f32, f16 or bf16\n", text);
+    return NULL;
+}
+
+static int convert(const char *in, const char *out, const char *scheme, const char *type) {
     static const char *const schemes[] = {"official", "timm", "hf"};
     bool known = false;
     for (int i = 0; scheme && i < 3; i++) known |= strcmp(scheme, schemes[i]) == 0;
@@ -67,8 +78,10 @@ static int convert(const char *in, const char *out, const char *scheme) {
         if (near) fprintf(stderr, "    hint: did you mean '%s'?\n", near);
         return EXIT_USAGE;
     }
+    const char *dtype = file_dtype(type);
+    if (!dtype) return EXIT_USAGE;
     CnxrtError err = {0};
-    if (cnxrt_weights_convert(in, out, scheme, &err) != CNXRT_OK) return failed(in, &err);
+    if (cnxrt_weights_convert(in, out, scheme, dtype, &err) != CNXRT_OK) return failed(in, &err);
     return EXIT_DONE;
 }
 
@@ -137,6 +150,8 @@ int cmd_weights(Arena *a, int argc, char *const *argv) {
         return EXIT_USAGE;
     }
     if (which == 0) return inspect(a, o.args.v[1]);
-    if (which == 1) return convert(o.args.v[1], o.args.v[2], options_get(&o, "names", NULL));
+    if (which == 1)
+        return convert(o.args.v[1], o.args.v[2], options_get(&o, "names", NULL),
+                       options_get(&o, "dtype", "f32"));
     return init(&o, o.args.v[2]);
 }

@@ -76,9 +76,10 @@ typedef struct {
 CnxrtStatus cnxrt_safetensors_write(const char *path, const CnxrtTensor *tensors, int n,
                                     const char *const *metadata, // key, value, ..., NULL
                                     CnxrtError *err);
-// Rewrites a checkpoint under another scheme's names and shapes: "official", "timm", "hf".
+// Rewrites a checkpoint under another scheme's names and shapes: "official", "timm", "hf"; as dtype
+// "F32", "F16" or "BF16", rounded to nearest. A value beyond the range of F16 is an error.
 CnxrtStatus cnxrt_weights_convert(const char *in, const char *out, const char *scheme,
-                                  CnxrtError *err);
+                                  const char *dtype, CnxrtError *err);
 // The seeded value of parameters (see docs/weights.md): deterministic, the same everywhere.
 void cnxrt_seed_weights(const char *name, int rank, const int64_t *dims, uint64_t seed, float *dst);
 // The n uniform values in [-1, 1) (exact in f32) that the stream `name` of a seed consists of.

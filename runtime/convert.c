@@ -10,7 +10,7 @@ typedef struct {
     CnxrtTensor *out;
     int *source; // tensor of the file for each of out
     int n;
-    const char *scheme;
+    const char *scheme, *dtype;
     int version;  // 1: layer scale, 2: GRN
     int64_t stem; // channels of the first stage
 } Conversion;
@@ -117,7 +117,8 @@ static CnxrtStatus write_out(Conversion *c, const char *path, CnxrtError *err) {
         metadata[c->w->nmetadata] = "format";
         metadata[c->w->nmetadata + 1] = "pt";
     }
-    CnxrtStatus status = safetensors_write_with(path, c->out, c->n, metadata, fill_tensor, c, err);
+    CnxrtStatus status =
+        safetensors_write_with(path, c->out, c->n, c->dtype, metadata, fill_tensor, c, err);
     free(metadata);
     return status;
 }
@@ -135,8 +136,8 @@ static CnxrtStatus check_scheme(const Conversion *c, CnxrtError *err) {
 }
 
 CnxrtStatus cnxrt_weights_convert(const char *in, const char *out, const char *scheme,
-                                  CnxrtError *err) {
-    Conversion c = {.scheme = scheme};
+                                  const char *dtype, CnxrtError *err) {
+    Conversion c = {.scheme = scheme, .dtype = dtype};
     CnxrtStatus status = cnxrt_weights_open(in, &c.w, err);
     if (status != CNXRT_OK) return status;
     c.out = calloc((size_t)c.w->count + 1, sizeof *c.out);

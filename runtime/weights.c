@@ -41,6 +41,28 @@ static float half_float(uint16_t h) {
     return bits_float(sign | (exponent + 112) << 23 | fraction << 13);
 }
 
+static uint32_t float_bits(float f) {
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return bits;
+}
+
+uint16_t float_half(float v) {
+    uint32_t bits = float_bits(v), sign = bits >> 16 & 0x8000, size = bits & 0x7FFFFFFF;
+    if (size > 0x7F800000) return (uint16_t)(sign | 0x7E00);
+    if (size >= 0x47800000) return (uint16_t)(sign | 0x7C00);
+    if (size < 0x38800000) // subnormal: 2^23 + n has n in its low bits, rounded
+        return (uint16_t)(sign | (float_bits(bits_float(size) * 0x1p24f + 0x1p23f) & 0x7FF));
+    size += 0xFFF + (size >> 13 & 1);
+    return (uint16_t)(sign | (size - 0x38000000) >> 13);
+}
+
+uint16_t float_bfloat(float v) {
+    uint32_t bits = float_bits(v);
+    if (v != v) return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
 #define LOAD(type)                                                                                 \
     type v;                                                                                        \
     memcpy(&v, data + i * (int64_t)sizeof v, sizeof v)

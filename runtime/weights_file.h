@@ -41,6 +41,9 @@ StDtype st_dtype_find(const char *name); // ST_COUNT: unknown
 bool st_dtype_float(StDtype t);
 // Element i of data as float (i may be anything the view allows).
 float st_element(StDtype t, const unsigned char *data, int64_t i);
+// The nearest half and bfloat16, ties to even; what is beyond the range becomes infinite.
+uint16_t float_half(float v);
+uint16_t float_bfloat(float v);
 
 // The product of dims; false when it is negative or does not fit.
 bool dims_count(int rank, const int64_t *dims, int64_t *count);
@@ -81,8 +84,9 @@ CnxrtStatus atomic_close(AtomicFile *f, CnxrtStatus status, CnxrtError *err);
 
 // Writing tensors whose values are made when they are needed: fill is called once for each.
 typedef CnxrtStatus (*TensorFill)(void *user, int i, float *dst, CnxrtError *err);
+// dtype: F32, F16 or BF16, of every tensor.
 CnxrtStatus safetensors_write_with(const char *path, const CnxrtTensor *tensors, int n,
-                                   const char *const *metadata, TensorFill fill, void *user,
-                                   CnxrtError *err);
+                                   const char *dtype, const char *const *metadata, TensorFill fill,
+                                   void *user, CnxrtError *err);
 
 #endif

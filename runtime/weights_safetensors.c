@@ -171,13 +171,15 @@ static int pointer_compare(const void *a, const void *b) {
     return strcmp((*(const CnxrtTensor *const *)a)->name, (*(const CnxrtTensor *const *)b)->name);
 }
 
-static json_t *make_entry(const CnxrtTensor *t, int64_t begin, int64_t end) {
+static bool is_narrow(const char *dtype) { return strcmp(dtype, "F32") != 0; }
+
+static json_t *make_entry(const CnxrtTensor *t, const char *dtype, int64_t begin, int64_t end) {
     json_t *shape = json_array();
     for (int i = 0; i < t->rank; i++) json_array_append_new(shape, json_integer(t->dims[i]));
     json_t *offsets = json_array(), *entry = json_object();
     json_array_append_new(offsets, json_integer(begin));
     json_array_append_new(offsets, json_integer(end));
-    json_object_set_new(entry, "dtype", json_string("F32"));
+    json_object_set_new(entry, "dtype", json_string(dtype));
     json_object_set_new(entry, "shape", shape);
     if (json_object_set_new(entry, "data_offsets", offsets) == 0) return entry;
     json_decref(entry);
@@ -195,14 +197,16 @@ static bool add_metadata(json_t *root, const char *const *metadata) {
 
 // The header's text, padded so that data begins at a multiple of 8; NULL with a message.
 static char *make_header(const char *path, const CnxrtTensor *const *sorted, int n,
-                         const char *const *metadata, size_t *length, CnxrtError *err) {
+                         const char *dtype, const char *const *metadata, size_t *length,
+                         CnxrtError *err) {
     json_t *root = json_object();
     bool ok = root && add_metadata(root, metadata);
     int64_t at = 0;
     for (int i = 0; i < n && ok; i++) {
         int64_t count, end;
         if (sorted[i]->rank > 8 || !dims_count(sorted[i]->rank, sorted[i]->dims, &count) ||
-            count > INT64_MAX / 8 || __builtin_add_overflow(at, 4 * count, &end) ||
+            count > INT64_MAX / 8 ||
+            __builtin_add_overflow(at, (is_narrow(dtype) ? 2 : 4) * count, &end) ||
             json_object_get(root, sorted[i]->name)) {
             cnxrt_error_set(err,
                             "%s: tensor %s: its shape cannot be written, or its name is "
@@ -211,7 +215,7 @@ static char *make_header(const char *path, const CnxrtTensor *const *sorted, int
             json_decref(root);
             return NULL;
         }
-        ok = json_object_set_new(root, sorted[i]->name, make_entry(sorted[i], at, end)) == 0;
+        ok = json_object_set_new(root, sorted[i]->name, make_entry(sorted[i], dtype, at, end)) == 0;
         at = end;
     }
     char *text = ok ? json_dumps(root, JSON_COMPACT) : NULL;
@@ -227,44 +231,78 @@ static char *make_header(const char *path, const CnxrtTensor *const *sorted, int
     return padded;
 }
 
-static CnxrtStatus write_tensor(AtomicFile *f, const CnxrtTensor *t, int i, TensorFill fill,
-                                void *user, CnxrtError *err) {
+// Rounds the values in place: n numbers of 2 bytes at their start.
+static CnxrtStatus narrow_values(const char *path, const CnxrtTensor *t, const char *dtype,
+                                 float *values, int64_t n, CnxrtError *err) {
+    bool half = strcmp(dtype, "F16") == 0;
+    for (int64_t i = 0; i < n; i++) {
+        float v = values[i];
+        uint16_t h = half ? float_half(v) : float_bfloat(v);
+        if (half && (h & 0x7FFF) == 0x7C00 && v - v == 0) {
+            cnxrt_error_set(err, "%s: tensor %s: %g is beyond the range of F16", path, t->name,
+                            (double)v);
+            return CNXRT_ERROR_FORMAT;
+        }
+        memcpy((char *)values + i * 2, &h, 2);
+    }
+    return CNXRT_OK;
+}
+
+// What is written.
+typedef struct {
+    const char *path, *dtype;
+    const CnxrtTensor *tensors, **sorted;
+    int n;
+    TensorFill fill;
+    void *user;
+} Writing;
+
+static CnxrtStatus write_tensor(AtomicFile *f, const Writing *w, const CnxrtTensor *t,
+                                CnxrtError *err) {
     int64_t count = 0;
     dims_count(t->rank, t->dims, &count);
-    if (!fill) return atomic_write(f, t->data, (size_t)count * sizeof(float), err);
-    float *values = malloc(count ? (size_t)count * sizeof *values : 1);
+    size_t bytes = (size_t)count * sizeof(float);
+    bool narrow = is_narrow(w->dtype);
+    if (!w->fill && !narrow) return atomic_write(f, t->data, bytes, err);
+    float *values = malloc(bytes ? bytes : 1);
     if (!values) return weights_no_memory(err);
-    CnxrtStatus status = fill(user, i, values, err);
-    if (status == CNXRT_OK) status = atomic_write(f, values, (size_t)count * sizeof *values, err);
+    CnxrtStatus status = CNXRT_OK;
+    if (w->fill)
+        status = w->fill(w->user, (int)(t - w->tensors), values, err);
+    else
+        memcpy(values, t->data, bytes);
+    if (status == CNXRT_OK && narrow)
+        status = narrow_values(w->path, t, w->dtype, values, count, err);
+    if (status == CNXRT_OK) status = atomic_write(f, values, narrow ? bytes / 2 : bytes, err);
     free(values);
     return status;
 }
 
-static CnxrtStatus write_file(const char *path, const char *header, size_t length,
-                              const CnxrtTensor *const *sorted, int n, const CnxrtTensor *tensors,
-                              TensorFill fill, void *user, CnxrtError *err) {
+static CnxrtStatus write_file(const Writing *w, const char *header, size_t length,
+                              CnxrtError *err) {
     AtomicFile f;
     unsigned char head[8];
     for (int i = 0; i < 8; i++) head[i] = (unsigned char)((uint64_t)length >> (8 * i));
-    CnxrtStatus status = atomic_open(&f, path, err);
+    CnxrtStatus status = atomic_open(&f, w->path, err);
     if (status == CNXRT_OK) status = atomic_write(&f, head, sizeof head, err);
     if (status == CNXRT_OK) status = atomic_write(&f, header, length, err);
-    for (int i = 0; i < n && status == CNXRT_OK; i++)
-        status = write_tensor(&f, sorted[i], (int)(sorted[i] - tensors), fill, user, err);
+    for (int i = 0; i < w->n && status == CNXRT_OK; i++)
+        status = write_tensor(&f, w, w->sorted[i], err);
     return atomic_close(&f, status, err);
 }
 
 CnxrtStatus safetensors_write_with(const char *path, const CnxrtTensor *tensors, int n,
-                                   const char *const *metadata, TensorFill fill, void *user,
-                                   CnxrtError *err) {
+                                   const char *dtype, const char *const *metadata, TensorFill fill,
+                                   void *user, CnxrtError *err) {
     const CnxrtTensor **sorted = malloc((size_t)(n ? n : 1) * sizeof *sorted);
     if (!sorted) return weights_no_memory(err);
     for (int i = 0; i < n; i++) sorted[i] = &tensors[i];
     qsort(sorted, (size_t)n, sizeof *sorted, pointer_compare);
     size_t length;
-    char *header = make_header(path, sorted, n, metadata, &length, err);
+    char *header = make_header(path, sorted, n, dtype, metadata, &length, err);
     CnxrtStatus status = CNXRT_ERROR_ARGUMENT;
-    if (header) status = write_file(path, header, length, sorted, n, tensors, fill, user, err);
+    Writing w = {path, dtype, tensors, sorted, n, fill, user};
+    if (header) status = write_file(&w, header, length, err);
     free(header);
     free(sorted);
     return status;
@@ -272,5 +310,5 @@ CnxrtStatus safetensors_write_with(const char *path, const CnxrtTensor *tensors,
 
 CnxrtStatus cnxrt_safetensors_write(const char *path, const CnxrtTensor *tensors, int n,
                                     const char *const *metadata, CnxrtError *err) {
-    return safetensors_write_with(path, tensors, n, metadata, NULL, NULL, err);
+    return safetensors_write_with(path, tensors, n, "F32", metadata, NULL, NULL, err);
 }

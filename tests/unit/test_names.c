@@ -144,7 +144,7 @@ static void converts(void **state) {
             char in[512];
             snprintf(in, sizeof in, WEIGHTS "%s", files[i].file);
             CnxrtError err = {0};
-            if (cnxrt_weights_convert(in, path, schemes[s], &err) != CNXRT_OK)
+            if (cnxrt_weights_convert(in, path, schemes[s], "F32", &err) != CNXRT_OK)
                 fail_msg("%s to %s: %s", files[i].file, schemes[s], err.text);
             CnxrtWeights *w = weights_open_case(path);
             if (!files[i].identity) assert_string_equal(cnxrt_weights_scheme(w), schemes[s]);
@@ -165,7 +165,8 @@ static void converted_shapes(void **state) {
     char path[] = "/tmp/test_names_XXXXXX";
     close(mkstemp(path));
     CnxrtError err = {0};
-    assert_int_equal(cnxrt_weights_convert(WEIGHTS "official.safetensors", path, "timm", &err), 0);
+    assert_int_equal(
+        cnxrt_weights_convert(WEIGHTS "official.safetensors", path, "timm", "F32", &err), 0);
     check_shape(path, "stages.1.blocks.0.mlp.grn.weight", 1, 24, 24);
     check_shape(path, "stages.1.blocks.0.mlp.fc1.weight", 4, 24, 1); // below 96 channels: 1x1
     check_shape(path, "head.fc.weight", 2, 5, 10);
@@ -173,10 +174,11 @@ static void converted_shapes(void **state) {
     TEXT_HAS(cnxrt_weights_metadata(w, "classes"), "class 3");
     assert_string_equal(cnxrt_weights_metadata(w, "format"), "pt");
     cnxrt_weights_close(w);
-    assert_int_equal(cnxrt_weights_convert(path, path, "hf", &err), 0); // in place
+    assert_int_equal(cnxrt_weights_convert(path, path, "hf", "F32", &err), 0); // in place
     check_shape(path, "convnextv2.encoder.stages.1.layers.0.grn.bias", 4, 1, 24);
     check_shape(path, "convnextv2.encoder.stages.1.layers.0.pwconv1.weight", 2, 24, 6);
-    assert_int_equal(cnxrt_weights_convert(WEIGHTS "fcmae_sparse.pt", path, "official", &err), 0);
+    assert_int_equal(
+        cnxrt_weights_convert(WEIGHTS "fcmae_sparse.pt", path, "official", "F32", &err), 0);
     check_shape(path, "stages.1.0.grn.gamma", 4, 1, 24);
     check_shape(path, "stages.1.0.dwconv.weight", 4, 6, 7);
     check_shape(path, "stages.1.0.dwconv.bias", 1, 6, 6);
@@ -185,25 +187,59 @@ static void converted_shapes(void **state) {
     unlink(path);
 }
 
+// Values stored in 2 bytes, read back: rounded to nearest, ties to even, subnormals kept.
+static void converts_to_halves(void **state) {
+    (void)state;
+    char in[] = "/tmp/test_names_XXXXXX", out[] = "/tmp/test_names_XXXXXX";
+    close(mkstemp(in));
+    close(mkstemp(out));
+    const float x[8] = {1, -2.5f, 2049, 2051, 6e-8f, -1e-9f, 65504, 0.33325195f};
+    const float half[8] = {1, -2.5f, 2048, 2052, 0x1p-24f, -0.0f, 65504, 0.33325195f};
+    const float bfloat[8] = {1, -2.5f, 2048, 2048, 0x1.02p-24f, -0x1.12p-30f, 65536, 0.33398438f};
+    CnxrtTensor t[] = {{"downsample_layers.0.0.bias", 1, {8}, x}};
+    CnxrtError err = {0};
+    for (int k = 0; k < 2; k++) {
+        float y[8];
+        assert_int_equal(cnxrt_safetensors_write(in, t, 1, NULL, &err), CNXRT_OK);
+        assert_int_equal(cnxrt_weights_convert(in, out, "official", k ? "BF16" : "F16", &err),
+                         CNXRT_OK);
+        CnxrtWeights *w = weights_open_case(out);
+        assert_string_equal(cnxrt_weights_info(w, 0)->dtype, k ? "BF16" : "F16");
+        assert_int_equal(cnxrt_weights_read(w, 0, y, &err), CNXRT_OK);
+        for (int i = 0; i < 8; i++)
+            if (y[i] != (k ? bfloat : half)[i]) fail_msg("%a gives %a", x[i], y[i]);
+        cnxrt_weights_close(w);
+    }
+    t[0].data = (const float[8]){0, 1, 65520};
+    assert_int_equal(cnxrt_safetensors_write(in, t, 1, NULL, &err), CNXRT_OK);
+    assert_int_equal(cnxrt_weights_convert(in, out, "official", "F16", &err), CNXRT_ERROR_FORMAT);
+    TEXT_HAS(err.text, "downsample_layers.0.0.bias", "65520", "beyond the range of F16");
+    cnxrt_error_free(&err);
+    unlink(in);
+    unlink(out);
+}
+
 static void cannot_convert(void **state) {
     (void)state;
     CnxrtError err = {0};
-    assert_int_equal(cnxrt_weights_convert(WEIGHTS "views.pt", "/tmp/no", "timm", &err),
+    assert_int_equal(cnxrt_weights_convert(WEIGHTS "views.pt", "/tmp/no", "timm", "F32", &err),
                      CNXRT_ERROR_MISMATCH);
     TEXT_HAS(err.text, "views.pt", "no naming scheme");
-    assert_int_equal(cnxrt_weights_convert(WEIGHTS "timm_v1.pt", "/tmp/no", "keras", &err),
+    assert_int_equal(cnxrt_weights_convert(WEIGHTS "timm_v1.pt", "/tmp/no", "keras", "F32", &err),
                      CNXRT_ERROR_ARGUMENT);
     TEXT_HAS(err.text, "'keras'", "official, timm or hf");
-    assert_int_equal(cnxrt_weights_convert("/nonexistent", "/tmp/no", "hf", &err), CNXRT_ERROR_IO);
+    assert_int_equal(cnxrt_weights_convert("/nonexistent", "/tmp/no", "hf", "F32", &err),
+                     CNXRT_ERROR_IO);
     assert_int_not_equal(access("/tmp/no", F_OK), 0);
     cnxrt_error_free(&err);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(from_official),    cmocka_unit_test(to_official),
-        cmocka_unit_test(patterns),         cmocka_unit_test(converts),
-        cmocka_unit_test(converted_shapes), cmocka_unit_test(cannot_convert),
+        cmocka_unit_test(from_official),      cmocka_unit_test(to_official),
+        cmocka_unit_test(patterns),           cmocka_unit_test(converts),
+        cmocka_unit_test(converted_shapes),   cmocka_unit_test(cannot_convert),
+        cmocka_unit_test(converts_to_halves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
