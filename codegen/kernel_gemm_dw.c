@@ -1,47 +1,59 @@
 // out[n,k] += dy^T x over rows [r0,r1): the gradient of a weight.
 //
-// The rows are cut into blocks of m. Of a block, the columns [c0,c1) of dy are packed once as tiles
-// [rows][mr], and x panel by panel as [rows][nr]; a micro-kernel keeps mr x nr sums in registers
-// over the block, from zero, and adds them to memory. So the rounding error grows with the number
-// of blocks, not of rows, and every element of the result is one fixed sequence of additions
-// whatever the columns of a unit are. A panel of x stays in L1 while the tiles of dy stream from
-// L2.
+// The rows are cut into blocks of m. A micro-kernel keeps mr x nr sums in registers over a block,
+// from zero, and adds them to memory: per row it loads nr floats of x and broadcasts mr of dy. So
+// the rounding error grows with the number of blocks, not of rows, and every element of the result
+// is one fixed sequence of additions whatever the columns of a unit are.
+//
+// Both operands are read where they lie, L2 holding a block of them, or `packed` first: of a block,
+// dy as tiles [rows][mr], and x panel by panel as [rows][nr]. That pays where a row is so long that
+// equal columns of different rows share the sets of a cache.
+//
+// Each step of a micro-kernel fetches a line of what comes next: of the next block, or of the next
+// panel when packed.
 #include "kernel.h"
+
+typedef struct {
+    Val c0, c1;
+} Columns;
 
 typedef struct {
     Emit *e;
     const char *symbol;
     int64_t n, k, m, mr, nr;
+    bool packed;
     Val micro[2][2]; // [partial panel][partial tile]
     Val dy, x, work, out;
+    Columns o, p; // columns of dy and of x that the unit takes
 } Dw;
 
 enum {
     UNROLL = 4,
     MAX_SUMS = 32,
-    PAD = 16 // floats between tiles: rows of all tiles must not share a cache set
+    LINE = 16, // floats of a cache line
+    PAD = 16   // floats between tiles: rows of all tiles must not share a cache set
 };
 
 static int64_t tile_floats(const Dw *g) { return g->m * g->mr + PAD; }
 
-// A register tile under construction.
+// A register tile under construction; rows of its operands are a_stride and b_stride apart.
 typedef struct {
     const Dw *g;
     int rows, npieces;
+    int64_t a_stride, b_stride;
     Piece pieces[MAX_PIECES];
     Val sums[MAX_SUMS]; // [piece][row]
 } Tile;
 
 static void tile_step(Emit *e, Tile *t, Val a, Val b, int step) {
-    const Dw *g = t->g;
     Val panel[MAX_PIECES];
     for (int p = 0; p < t->npieces; p++) {
-        Piece whole = t->pieces[p];
-        whole.valid = whole.width;
-        panel[p] = vec_load(e, emit_at_c(e, b, step * g->nr + whole.off), whole);
+        Piece piece = t->pieces[p];
+        if (t->g->packed) piece.valid = piece.width;
+        panel[p] = vec_load(e, emit_at_c(e, b, step * t->b_stride + piece.off), piece);
     }
     for (int r = 0; r < t->rows; r++) {
-        Val at = emit_at_c(e, a, step * g->mr + r);
+        Val at = emit_at_c(e, a, step * t->a_stride + r);
         for (int p = 0; p < t->npieces; p++) {
             Val *sum = &t->sums[p * t->rows + r];
             *sum = emit_fma(e, vec_broadcast(e, at, t->pieces[p].width), panel[p], *sum);
@@ -49,7 +61,7 @@ static void tile_step(Emit *e, Tile *t, Val a, Val b, int step) {
     }
 }
 
-// Where the next block's rows lie: one line of a row is fetched per step.
+// What is fetched meanwhile: by step i the line at `at` + i * `stride`.
 typedef struct {
     Val at, stride;
 } Ahead;
@@ -58,8 +70,8 @@ static void tile_steps(Emit *e, Tile *t, Val a, Val b, const Ahead *ahead, Val f
                        int unroll) {
     Loop l;
     Val i = loop_begin(e, &l, from, to, unroll, t->sums, t->npieces * t->rows);
-    Val at_a = emit_at(e, a, emit_imul(e, i, t->g->mr));
-    Val at_b = emit_at(e, b, emit_imul(e, i, t->g->nr));
+    Val at_a = emit_at(e, a, emit_imul(e, i, t->a_stride));
+    Val at_b = emit_at(e, b, emit_imul(e, i, t->b_stride));
     for (int u = 0; u < unroll; u++) {
         Val row = LLVMBuildNSWMul(e->b, emit_iadd(e, i, emit_i64(e, u)), ahead->stride, "");
         emit_prefetch(e, emit_at(e, ahead->at, row), false, 2);
@@ -68,14 +80,16 @@ static void tile_steps(Emit *e, Tile *t, Val a, Val b, const Ahead *ahead, Val f
     loop_end(e, &l);
 }
 
-// void micro(a, b, out, count, next, stride): a tile, a panel, the place of both in out; what the
-// next block will read, rows `stride` apart.
+// void micro(a, b, out, count, next, stride): rows of a tile's columns and of a panel's, the place
+// of both in out; what comes next, rows `stride` apart.
 static Val emit_micro(Dw *g, int rows, int64_t width, const char *what) {
     Emit *e = g->e;
     LLVMTypeRef params[] = {e->ptr, e->ptr, e->ptr, e->i64, e->ptr, e->i64};
     Val fn = emit_internal(e, arena_printf(e->arena, "%s.%s", g->symbol, what), params, 6);
     Val a = LLVMGetParam(fn, 0), b = LLVMGetParam(fn, 1), out = LLVMGetParam(fn, 2);
     Tile t = {.g = g, .rows = rows};
+    t.a_stride = g->packed ? g->mr : g->n;
+    t.b_stride = g->packed ? g->nr : g->k;
     t.npieces = emit_pieces(e, width, t.pieces);
     if (t.npieces * rows > MAX_SUMS) ice((Loc){0}, "a gradient tile of %d sums", t.npieces * rows);
     for (int p = 0; p < t.npieces; p++)
@@ -121,89 +135,146 @@ static void copy_rows(Emit *e, Val to, Val from, Val rows, int64_t width, int64_
     loop_end(e, &l);
 }
 
+// Rows of a block and its packed x.
 typedef struct {
-    Val row, rows, end, c0, c1, panel; // rows of the block, end of all; columns of dy; packed x
+    Val row, rows, panel;
 } Block;
 
-static Val tile_offset(const Dw *g, const Block *b, Val col) {
-    Emit *e = g->e;
-    return emit_imul(e, emit_idiv(e, emit_isub(e, col, b->c0), g->mr), tile_floats(g));
+// Those columns of `all` that lie in whole steps (tiles or panels), or in the partial last one of a
+// row of n.
+static bool columns_part(Emit *e, Columns all, int64_t n, int64_t step, bool partial,
+                         Columns *part) {
+    int64_t whole = n / step * step;
+    if (partial ? whole == n : whole == 0) return false;
+    part->c0 = partial ? emit_imax(e, all.c0, emit_i64(e, whole)) : all.c0;
+    part->c1 = partial ? all.c1 : emit_imin(e, all.c1, emit_i64(e, whole));
+    return true;
+}
+
+static Val steps_before(Emit *e, Val col, Columns all, int64_t step) {
+    return emit_idiv(e, emit_iadd(e, emit_isub(e, col, all.c0), emit_i64(e, step - 1)), step);
+}
+
+static Val tile_offset(const Dw *g, Val col) {
+    return emit_imul(g->e, steps_before(g->e, col, g->o, g->mr), tile_floats(g));
 }
 
 // Tiles of dy of the block, packed: tile after tile in g->work. Row by row, as dy lies in memory.
 static void pack_tiles(Dw *g, const Block *b) {
     Emit *e = g->e;
-    int64_t whole = g->n / g->mr * g->mr;
     Loop rows, l;
     Val row = loop_begin(e, &rows, emit_i64(e, 0), b->rows, 1, NULL, 0);
     Val src = emit_at(e, g->dy, emit_imul(e, emit_iadd(e, b->row, row), g->n));
     Val dst = emit_at(e, g->work, emit_imul(e, row, g->mr));
     for (int partial = 0; partial < 2; partial++) {
-        if (partial ? whole == g->n : whole == 0) continue;
-        Val to = partial ? b->c1 : emit_imin(e, b->c1, emit_i64(e, whole));
-        Val from = partial ? emit_imax(e, b->c0, emit_i64(e, whole)) : b->c0;
-        Val col = loop_begin(e, &l, from, to, g->mr, NULL, 0);
-        Val tile = emit_at(e, dst, tile_offset(g, b, col));
-        copy_packed(e, tile, emit_at(e, src, col), partial ? g->n - whole : g->mr, g->mr);
+        Columns part;
+        if (!columns_part(e, g->o, g->n, g->mr, partial, &part)) continue;
+        Val col = loop_begin(e, &l, part.c0, part.c1, g->mr, NULL, 0);
+        Val tile = emit_at(e, dst, tile_offset(g, col));
+        copy_packed(e, tile, emit_at(e, src, col), partial ? g->n % g->mr : g->mr, g->mr);
         loop_end(e, &l);
     }
     loop_end(e, &rows);
 }
 
-// The place in the next block that a tile and a panel fetch, rows *stride apart; the panel, which
-// is there already, when this block is the last.
-static Val fetch_next(Dw *g, const Block *b, Val o, Val col, Val *stride) {
-    Emit *e = g->e;
-    Val next = emit_iadd(e, b->row, emit_i64(e, g->m)), zero = emit_i64(e, 0);
-    Val dy = emit_at(e, g->dy, emit_iadd(e, emit_imul(e, next, g->n), o));
-    Val x = emit_at(e, g->x, emit_iadd(e, emit_imul(e, next, g->k), col));
-    Val first = LLVMBuildICmp(e->b, LLVMIntEQ, col, zero, ""), more = emit_less(e, next, b->end);
-    Val at = LLVMBuildSelect(e->b, first, dy, x, "");
-    *stride = LLVMBuildSelect(e->b, first, emit_i64(e, g->n), emit_i64(e, g->k), "");
-    *stride = LLVMBuildSelect(e->b, more, *stride, zero, "");
-    return LLVMBuildSelect(e->b, more, at, b->panel, "");
+static Val lines_of(Emit *e, Columns c) {
+    return emit_idiv(e, emit_iadd(e, emit_isub(e, c.c1, c.c0), emit_i64(e, LINE - 1)), LINE);
 }
 
-// One panel of x, packed, with every tile.
-static void walk_tiles(Dw *g, const Block *b, Val col, bool partial_panel) {
+// Line `line` of columns c in every row, from `row` on.
+static Ahead line_of_rows(Emit *e, Val base, Val row, int64_t n, Columns c, Val line) {
+    Val col = emit_iadd(e, c.c0, emit_imul(e, line, LINE));
+    Val at = emit_at(e, base, emit_iadd(e, emit_imul(e, row, n), col));
+    return (Ahead){at, emit_i64(e, n)};
+}
+
+static Ahead ahead_select(Emit *e, Val cond, Ahead x, Ahead y) {
+    return (Ahead){LLVMBuildSelect(e->b, cond, x.at, y.at, ""),
+                   LLVMBuildSelect(e->b, cond, x.stride, y.stride, "")};
+}
+
+// What the call for columns o of dy and p of x fetches, calls of a block in order: the lines of dy
+// in the next block, then those of x. Packed: x of the next panel, with the last panel dy of the
+// next block. On purpose past the last block, where the next unit may go on; past the end of an
+// operand it does nothing.
+static Ahead fetch_next(Dw *g, const Block *b, Val o, Val p) {
     Emit *e = g->e;
-    int64_t whole = g->n / g->mr * g->mr;
+    Val next = emit_iadd(e, b->row, emit_i64(e, g->m));
+    Val tile = steps_before(e, o, g->o, g->mr), panel = steps_before(e, p, g->p, g->nr);
+    if (g->packed) {
+        Columns ahead = {emit_iadd(e, p, emit_i64(e, g->nr)), g->p.c1};
+        Val line = emit_imod(e, tile, (g->nr + LINE - 1) / LINE);
+        Ahead x = line_of_rows(e, g->x, b->row, g->k, ahead, line);
+        Ahead dy = line_of_rows(e, g->dy, next, g->n, (Columns){o, o}, emit_i64(e, 0));
+        return ahead_select(e, emit_less(e, ahead.c0, ahead.c1), x, dy);
+    }
+    Val tiles = steps_before(e, g->o.c1, g->o, g->mr);
+    Val call = emit_iadd(e, LLVMBuildNSWMul(e->b, panel, tiles, ""), tile);
+    Val of_dy = lines_of(e, g->o), of_x = emit_isub(e, call, of_dy);
+    Ahead dy = line_of_rows(e, g->dy, next, g->n, g->o, call);
+    Ahead x = line_of_rows(e, g->x, next, g->k, g->p, of_x);
+    Ahead either = ahead_select(e, emit_less(e, call, of_dy), dy, x);
+    return ahead_select(e, emit_less(e, of_x, lines_of(e, g->p)), either,
+                        (Ahead){g->out, emit_i64(e, 0)});
+}
+
+// One panel of x with every tile.
+static void walk_tiles(Dw *g, const Block *b, Val p, bool partial_panel) {
+    Emit *e = g->e;
     for (int partial = 0; partial < 2; partial++) {
-        if (partial ? whole == g->n : whole == 0) continue;
+        Columns part;
+        if (!columns_part(e, g->o, g->n, g->mr, partial, &part)) continue;
         Loop l;
-        Val to = partial ? b->c1 : emit_imin(e, b->c1, emit_i64(e, whole));
-        Val from = partial ? emit_imax(e, b->c0, emit_i64(e, whole)) : b->c0;
-        Val o = loop_begin(e, &l, from, to, g->mr, NULL, 0);
-        Val a = emit_at(e, g->work, tile_offset(g, b, o));
-        Val out = emit_at(e, g->out, emit_iadd(e, emit_imul(e, o, g->k), col));
-        Val stride = NULL, at = fetch_next(g, b, o, col, &stride);
+        Val o = loop_begin(e, &l, part.c0, part.c1, g->mr, NULL, 0);
+        Val a = g->packed ? emit_at(e, g->work, tile_offset(g, o))
+                          : emit_at(e, g->dy, emit_iadd(e, emit_imul(e, b->row, g->n), o));
+        Val x =
+            g->packed ? b->panel : emit_at(e, g->x, emit_iadd(e, emit_imul(e, b->row, g->k), p));
+        Val out = emit_at(e, g->out, emit_iadd(e, emit_imul(e, o, g->k), p));
+        Ahead ahead = fetch_next(g, b, o, p);
         emit_call(e, g->micro[partial_panel][partial],
-                  (Val[]){a, b->panel, out, b->rows, at, stride}, 6);
+                  (Val[]){a, x, out, b->rows, ahead.at, ahead.stride}, 6);
         loop_end(e, &l);
     }
 }
 
 static void walk_panels(Dw *g, const Block *b) {
     Emit *e = g->e;
-    int64_t whole = g->k / g->nr * g->nr;
     for (int partial = 0; partial < 2; partial++) {
-        if (partial ? whole == g->k : whole == 0) continue;
+        Columns part;
+        if (!columns_part(e, g->p, g->k, g->nr, partial, &part)) continue;
         Loop l;
-        Val col = loop_begin(e, &l, emit_i64(e, partial ? whole : 0),
-                             emit_i64(e, partial ? g->k : whole), g->nr, NULL, 0);
-        Val src = emit_at(e, g->x, emit_iadd(e, emit_imul(e, b->row, g->k), col));
-        copy_rows(e, b->panel, src, b->rows, partial ? g->k - whole : g->nr, g->nr, g->k);
-        walk_tiles(g, b, col, partial);
+        Val p = loop_begin(e, &l, part.c0, part.c1, g->nr, NULL, 0);
+        Val src = emit_at(e, g->x, emit_iadd(e, emit_imul(e, b->row, g->k), p));
+        int64_t width = partial ? g->k % g->nr : g->nr;
+        if (g->packed) copy_rows(e, b->panel, src, b->rows, width, g->nr, g->k);
+        walk_tiles(g, b, p, partial);
         loop_end(e, &l);
     }
 }
 
-static void zero_rows(Dw *g, Val c0, Val c1) {
+static void zero(Emit *e, void *out, Val col, Piece p, Val *carry) {
+    (void)carry;
+    vec_store(e, vec_const(e, p.width, 0), emit_at(e, out, col), p);
+}
+
+static void zero_out(Dw *g) {
     Emit *e = g->e;
     Loop l;
-    Val row = loop_begin(e, &l, c0, c1, 1, NULL, 0);
-    emit_run(e, emit_at(e, g->out, emit_imul(e, row, g->k)), NULL, g->k);
+    Val row = loop_begin(e, &l, g->o.c0, g->o.c1, 1, NULL, 0);
+    Val out = emit_at(e, g->out, emit_imul(e, row, g->k));
+    emit_columns(e, g->k, g->p.c0, g->p.c1, 1, zero, out, NULL, 0);
     loop_end(e, &l);
+}
+
+static void emit_micros(Dw *g) {
+    for (int panel = 0; panel < 2; panel++)
+        for (int tile = 0; tile < 2; tile++) {
+            int64_t width = panel ? g->k % g->nr : g->nr, rows = tile ? g->n % g->mr : g->mr;
+            if (!width || !rows || (!panel && g->k < g->nr) || (!tile && g->n < g->mr)) continue;
+            const char *what = arena_printf(g->e->arena, "%dx%d", (int)rows, (int)width);
+            g->micro[panel][tile] = emit_micro(g, (int)rows, width, what);
+        }
 }
 
 void emit_gemm_dw(Emit *e, const KernelSpec *spec, const char *symbol) {
@@ -211,26 +282,23 @@ void emit_gemm_dw(Emit *e, const KernelSpec *spec, const char *symbol) {
     g.m = spec_int(spec, A_m);
     g.mr = spec_int(spec, A_mr);
     g.nr = spec_int(spec, A_nr);
-    for (int panel = 0; panel < 2; panel++)
-        for (int tile = 0; tile < 2; tile++) {
-            int64_t width = panel ? g.k % g.nr : g.nr, rows = tile ? g.n % g.mr : g.mr;
-            if (!width || !rows || (!panel && g.k < g.nr) || (!tile && g.n < g.mr)) continue;
-            const char *what = arena_printf(e->arena, "%dx%d", (int)rows, (int)width);
-            g.micro[panel][tile] = emit_micro(&g, (int)rows, width, what);
-        }
+    g.packed = spec_int(spec, A_packed) != 0;
+    emit_micros(&g);
     KernelArgs k = kernel_begin(e, symbol);
     g.dy = emit_ptr(e, k.ops, 0);
     g.x = emit_ptr(e, k.ops, 1);
     g.work = emit_ptr(e, k.ops, 2);
     g.out = emit_ptr(e, k.ops, 3);
-    if (!spec_int(spec, A_accumulate)) zero_rows(&g, k.c0, k.c1);
-    Block b = {.end = k.r1, .c0 = k.c0, .c1 = k.c1};
-    Val tiles = emit_idiv(e, emit_iadd(e, emit_isub(e, k.c1, k.c0), emit_i64(e, g.mr - 1)), g.mr);
-    b.panel = emit_at(e, g.work, emit_imul(e, tiles, tile_floats(&g)));
+    bool of_x = spec_int(spec, A_order) != 0;
+    Columns given = {k.c0, k.c1};
+    g.o = of_x ? (Columns){emit_i64(e, 0), emit_i64(e, g.n)} : given;
+    g.p = of_x ? given : (Columns){emit_i64(e, 0), emit_i64(e, g.k)};
+    if (!spec_int(spec, A_accumulate)) zero_out(&g);
+    Block b = {.panel = emit_at(e, g.work, tile_offset(&g, g.o.c1))};
     Loop l;
     b.row = loop_begin(e, &l, k.r0, k.r1, g.m, NULL, 0);
     b.rows = emit_imin(e, emit_isub(e, k.r1, b.row), emit_i64(e, g.m));
-    pack_tiles(&g, &b);
+    if (g.packed) pack_tiles(&g, &b);
     walk_panels(&g, &b);
     loop_end(e, &l);
     emit_return(e);

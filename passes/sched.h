@@ -111,6 +111,15 @@ typedef struct {
     int64_t mr, nr;
 } DwTile;
 DwTile gemm_dw_tile(const Target *t, int64_t n, int64_t k);
+// How out[n,k] = dy^T x over `rows` rows (per image, of a batch) is cut: each image into `shards`
+// of shard_rows, whose sums are added afterwards, or (shards 0) the columns of dy, or of x, into
+// units of `cols` that walk all rows. m, packed: attributes of gemm_dw.
+typedef struct {
+    DwTile tile;
+    int64_t m, cols, shards, shard_rows;
+    bool of_x, packed;
+} DwPlan;
+DwPlan gemm_dw_plan(const Target *t, int64_t rows, bool batch, int64_t n, int64_t k);
 int64_t dwconv_tile(const Target *t, int64_t width, int64_t kw);
 // Vectors of channels a packed depthwise kernel takes at once for sub-blocks of this side.
 int64_t packed_vectors(const Target *t, int64_t side, bool dw);

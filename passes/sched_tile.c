@@ -46,13 +46,103 @@ GemmTile gemm_tile(const Target *t, int64_t rows, int64_t n, int64_t k) {
     return best;
 }
 
+// ---- gradient of a weight ----------------------------------------------------------------------
+enum {
+    DW_ROWS = 200, // of a block: enough to hide that it reads and writes the result
+    DW_LEAST_ROWS = 120,
+    DW_SHARD_ROWS = 2048,
+    DW_SHARD_LEAST = 32,
+    DW_UNITS = 8,
+    DW_LEAST_UNITS = 4,
+    PAGE = 4096, // equal offsets in it share a set of L1
+    LINE = 64
+};
+
+static int64_t ceil_div(int64_t x, int64_t y) { return (x + y - 1) / y; }
+
+// Cycles per row of gemm_dw under a tile: every partial tile and panel counts as what it takes, and
+// a share of the sums' way to memory.
+static double dw_cycles(const Target *t, int64_t n, int64_t k, DwTile tile) {
+    int64_t lanes = target_lanes(t), rows[] = {tile.mr, n % tile.mr},
+            cols[] = {tile.nr, k % tile.nr};
+    double cycles = 0;
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < 2; j++) {
+            if (!rows[i] || !cols[j]) continue;
+            double calls = (double)((i ? 1 : n / tile.mr) * (j ? 1 : k / tile.nr));
+            double v = (double)ceil_div(cols[j], lanes), sums = (double)rows[i] * v;
+            cycles += calls * (tile_cycles(t, rows[i], v) + (1.5 * sums + 30) / DW_ROWS);
+        }
+    return cycles;
+}
+
 DwTile gemm_dw_tile(const Target *t, int64_t n, int64_t k) {
-    int64_t lanes = target_lanes(t), vectors = 2;
-    DwTile tile = {.mr = t->registers >= 32 ? 8 : 4, .nr = vectors * lanes};
-    if (t->registers >= 32 && k <= 128) tile.mr = 12; // few panels: more rows per load
-    if (k % tile.nr && k % (3 * lanes / 2) == 0) tile.nr = 3 * lanes / 2;
-    if (tile.mr > n) tile.mr = n;
-    return tile;
+    int64_t lanes = target_lanes(t);
+    DwTile best = {.mr = n < 4 ? n : 4, .nr = lanes};
+    double least = 0;
+    for (int64_t vectors = k > lanes ? 2 : 1; vectors <= 3; vectors++)
+        for (int64_t mr = 4; mr <= 12; mr++) {
+            if (mr > n || mr * vectors > MAX_ACCUMULATORS) break;
+            if (mr * vectors + vectors + 2 > t->registers) break;
+            DwTile tile = {mr, vectors * lanes};
+            double c = dw_cycles(t, n, k, tile);
+            c *= 1 + 0.01 * ((n % tile.mr != 0) + (k % tile.nr != 0)); // code of its own
+            c *= 1 + 0.02 * (double)vectors; // a wide panel takes more of L1
+            if (least != 0 && c >= least * 0.99) continue;
+            least = c;
+            best = tile;
+        }
+    return best;
+}
+
+// Rows of which a group of `width` bytes each, rows of n floats apart, fit into L1.
+static int64_t rows_in_l1(const Target *t, int64_t n, int64_t width) {
+    int64_t step = 4 * n, common = PAGE;
+    while (step % common) common /= 2;
+    int64_t span = PAGE / common * width;
+    return (span < PAGE ? span : PAGE) * (t->l1 / PAGE) / width;
+}
+
+// Rows of a block that is read in place: its operands and those of the next fit into L2, and a
+// panel mostly into L1, where tiles of dy pass through.
+static int64_t dw_rows_in_place(const Target *t, const DwPlan *p, int64_t n, int64_t k) {
+    int64_t rows = t->l2 / 2 / 4 / (p->of_x ? n + p->cols : p->cols + k), most = DW_ROWS;
+    int64_t of_x = 5 * rows_in_l1(t, k, 4 * p->tile.nr) / 2, of_dy = 3 * rows_in_l1(t, n, LINE);
+    if (rows < most) most = rows;
+    if (of_x < most) most = of_x;
+    return of_dy < most ? of_dy : most;
+}
+
+// Columns of a unit, of n in all: at least `least` steps, at most about DW_UNITS units.
+static int64_t dw_columns(int64_t n, int64_t step, int64_t least) {
+    int64_t cols = step * ceil_div(ceil_div(n, step), DW_UNITS);
+    if (cols < least * step) cols = least * step;
+    return cols < n ? cols : n;
+}
+
+// Floats read and written per row decide: of row shards, whose sums are written, read back and
+// added, of units of columns of dy, or of x, that read the other operand whole.
+DwPlan gemm_dw_plan(const Target *t, int64_t rows, bool batch, int64_t n, int64_t k) {
+    DwPlan p = {.tile = gemm_dw_tile(t, n, k), .shards = ceil_div(rows, DW_SHARD_ROWS)};
+    p.shard_rows = ceil_div(rows, p.shards);
+    int64_t of_dy = dw_columns(n, p.tile.mr, 5), of_x = dw_columns(k, p.tile.nr, 2);
+    int64_t by_dy = ceil_div(n, of_dy) * (of_dy + k), by_x = ceil_div(k, of_x) * (n + of_x);
+    int64_t by_rows = n + k + 3 * n * k / p.shard_rows;
+    p.of_x = by_x < by_dy && of_x < k;
+    p.cols = p.of_x ? of_x : of_dy;
+    int64_t by_columns = p.of_x ? by_x : by_dy, units = ceil_div(p.of_x ? k : n, p.cols);
+    if (batch && rows >= DW_SHARD_LEAST && (by_rows < by_columns || units < DW_LEAST_UNITS)) {
+        p.of_x = false;
+        p.cols = n;
+    } else {
+        p.shards = 0;
+    }
+    int64_t m = dw_rows_in_place(t, &p, n, k);
+    p.packed = m < DW_LEAST_ROWS;
+    if (p.packed) m = t->l1 / 2 / 4 / p.tile.nr;
+    if (p.shards) m = ceil_div(p.shard_rows, ceil_div(p.shard_rows, m));
+    p.m = ceil_div(m, 4) * 4;
+    return p;
 }
 
 int64_t dwconv_tile(const Target *t, int64_t width, int64_t kw) {

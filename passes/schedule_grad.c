@@ -35,45 +35,42 @@ static Step *blocks_step(Sched *sc, const Node *n, Rows r, int64_t block) {
 }
 
 // ---- gradient of a weight ----------------------------------------------------------------------
-enum { DEPTH = 256, SMALL_BYTES = 160 * 1024, MIN_TILES = 5 };
-
-static void gemm_dw(Sched *sc, const Node *n, Step *st, Rows y, Rows x, int64_t cols,
-                    const Operand *out, SpecAttrs *s) {
-    DwTile t = gemm_dw_tile(sc->t, y.n, x.n);
-    int64_t packed = (cols + t.mr - 1) / t.mr * t.mr;
+static void gemm_dw(Sched *sc, const Node *n, Step *st, const DwPlan *p, const Operand *out,
+                    SpecAttrs *s) {
+    Rows y = rows_of(graph_type(sc->g, n->args[0])), x = rows_of(graph_type(sc->g, n->args[1]));
+    int64_t mr = p->tile.mr, tiles = ((p->of_x ? y.n : p->cols) + mr - 1) / mr;
     Operands o = {0};
     operand_value(sc, &o, n->args[0]);
     operand_value(sc, &o, n->args[1]);
-    operand_add(&o, scratch_new(sc, "dw.tiles", DT_F32, DEPTH + 16, packed + t.nr));
+    operand_add(&o, scratch_new(sc, "dw.tiles", DT_F32, p->packed ? p->m + 16 : 1,
+                                p->packed ? tiles * mr + p->tile.nr : 1));
     o.v[o.n++] = *out;
-    spec_set(s, A_m, DEPTH);
+    spec_set(s, A_m, p->m);
     spec_set(s, A_n, y.n);
     spec_set(s, A_k, x.n);
-    spec_set(s, A_mr, t.mr);
-    spec_set(s, A_nr, t.nr);
+    spec_set(s, A_mr, mr);
+    spec_set(s, A_nr, p->tile.nr);
+    if (p->of_x) spec_set(s, A_order, 1);
+    if (p->packed) spec_set(s, A_packed, 1);
     call_new(sc, st, K_GEMM_DW, s, &o, n, node_macs(sc->g, n));
 }
 
-// Small matrices over many rows: each row block of an image its own, then their sum. Others: a unit
-// walks all rows of the batch for its columns of dy.
 static void op_linear_dw(Sched *sc, const Node *n) {
     Rows y = rows_of(graph_type(sc->g, n->args[0])), x = rows_of(graph_type(sc->g, n->args[1]));
+    DwPlan p = gemm_dw_plan(sc->t, y.rows, y.batch, y.n, x.n);
     SpecAttrs s = {0};
-    if (y.batch && y.rows > DEPTH && y.n * x.n * 4 <= SMALL_BYTES) {
-        int64_t block = row_block(y.rows, DEPTH, DEPTH, 1, 2048);
-        int64_t blocks = (y.rows + block - 1) / block;
-        int partial = partials_new(sc, n, blocks, y.n * x.n, true);
+    if (p.shards) {
+        int partial = partials_new(sc, n, p.shards, y.n * x.n, true);
         Operand out = {.buffer = partial, .block_bytes = y.n * x.n * 4};
-        Step *st = step_new(sc, n, OVER_IMAGE, y.rows, block, y.n, y.n);
-        gemm_dw(sc, n, st, y, x, y.n, &out, &s);
-        reduce_partials(sc, n, partial, blocks, y.n * x.n, true, n->first);
+        Step *st = step_new(sc, n, OVER_IMAGE, y.rows, p.shard_rows, y.n, y.n);
+        gemm_dw(sc, n, st, &p, &out, &s);
+        reduce_partials(sc, n, partial, p.shards, y.n * x.n, true, n->first);
         return;
     }
-    int64_t mr = gemm_dw_tile(sc->t, y.n, x.n).mr, cols = col_block(y.n, mr);
-    if (cols < MIN_TILES * mr) cols = MIN_TILES * mr; // x is packed once a unit
     Operand out = {.buffer = reduce_out(sc, n->first, &s)};
-    Step *st = step_new(sc, n, y.batch ? OVER_FLAT : OVER_ONCE, y.rows, ALL_ROWS, y.n, cols);
-    gemm_dw(sc, n, st, y, x, cols, &out, &s);
+    Step *st = step_new(sc, n, y.batch ? OVER_FLAT : OVER_ONCE, y.rows, ALL_ROWS,
+                        p.of_x ? x.n : y.n, p.cols);
+    gemm_dw(sc, n, st, &p, &out, &s);
 }
 
 // ---- layer normalisation -----------------------------------------------------------------------

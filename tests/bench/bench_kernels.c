@@ -30,16 +30,17 @@ typedef struct {
 typedef struct {
     char text[128];
     Spec spec;
-    int64_t rows, cols;
+    int64_t rows, cols, step; // columns of a call, 0: all
     double macs, elements;
     void *ops[12];
     int images;        // calls, 0: one
     int64_t image[12]; // elements of an operand per image
 } Case;
 
+// Of this thread alone: what else runs on its core does not count.
 static double seconds(void) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -99,18 +100,24 @@ static bool case_gemm(Bench *b, Case *c, const char *line) {
 }
 
 static bool case_gemm_dw(Bench *b, Case *c, const char *line) {
-    long m, n, k, mr, nr, depth;
-    if (sscanf(line, "gemm_dw %ld %ld %ld %ld %ld %ld", &m, &n, &k, &mr, &nr, &depth) < 6)
+    long m, n, k, mr, nr, depth, packed = 0, cols = 0;
+    if (sscanf(line, "gemm_dw %ld %ld %ld %ld %ld %ld %ld %ld", &m, &n, &k, &mr, &nr, &depth,
+               &packed, &cols) < 6)
         return false;
+    int64_t all = packed & 2 ? k : n;
+    if (cols == 0) cols = all;
     c->spec.spec.kind = K_GEMM_DW;
     add_int(&c->spec, A_m, depth);
     add_int(&c->spec, A_n, n);
     add_int(&c->spec, A_k, k);
     add_int(&c->spec, A_mr, mr);
     add_int(&c->spec, A_nr, nr);
+    if (packed & 1) add_int(&c->spec, A_packed, 1);
+    if (packed & 2) add_int(&c->spec, A_order, 1);
     add_int(&c->spec, A_accumulate, 1);
     c->rows = m;
-    c->cols = n;
+    c->cols = all;
+    c->step = cols;
     c->macs = (double)m * (double)k * (double)n;
     c->ops[0] = floats(b, m * n);
     c->ops[1] = floats(b, m * k);
@@ -284,7 +291,9 @@ static void case_call(const Case *c, KernelFn fn) {
         void *ops[12];
         for (int k = 0; k < 12; k++)
             ops[k] = c->ops[k] ? (float *)c->ops[k] + i * c->image[k] : NULL;
-        fn(ops, 0, c->rows, 0, c->cols);
+        int64_t step = c->step ? c->step : c->cols;
+        for (int64_t c0 = 0; c0 < c->cols; c0 += step)
+            fn(ops, 0, c->rows, c0, c0 + step < c->cols ? c0 + step : c->cols);
     }
 }
 

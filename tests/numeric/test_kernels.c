@@ -196,7 +196,8 @@ typedef struct {
     bool accumulate;
 } DwCase;
 
-static void gemm_dw_check(const Target *t, const DwCase *g) {
+// of_x: c0, c1 are columns of x, else of dy; what lies outside must stay.
+static void gemm_dw_check(const Target *t, const DwCase *g, bool packed, bool of_x) {
     Spec s = spec_new(K_GEMM_DW);
     set_int(&s, A_n, g->n);
     set_int(&s, A_k, g->k);
@@ -204,18 +205,23 @@ static void gemm_dw_check(const Target *t, const DwCase *g) {
     set_int(&s, A_mr, g->mr);
     set_int(&s, A_nr, g->nr);
     if (g->accumulate) set_int(&s, A_accumulate, 1);
+    if (packed) set_int(&s, A_packed, 1);
+    if (of_x) set_int(&s, A_order, 1);
     float *dy = integers(g->rows * g->n, 4), *x = integers(g->rows * g->k, 4);
     float *out = integers(g->n * g->k, 4);
-    float *work = floats_new((g->m + 16) * ((g->c1 - g->c0 + g->mr - 1) / g->mr * g->mr + g->nr));
+    float *work = packed ? floats_new((g->m + 16) * (g->n + g->mr + g->nr)) : NULL;
     double *want = NEWN(arena, double, g->n * g->k);
-    for (int64_t i = 0; i < g->n * g->k; i++) want[i] = g->accumulate ? out[i] : 0;
-    for (int64_t r = g->r0; r < g->r1; r++)
-        for (int64_t i = 0; i < g->n * g->k; i++)
+    for (int64_t i = 0; i < g->n * g->k; i++) {
+        int64_t col = of_x ? i % g->k : i / g->k;
+        bool inside = col >= g->c0 && col < g->c1;
+        want[i] = g->accumulate || !inside ? out[i] : 0;
+        for (int64_t r = g->r0; inside && r < g->r1; r++)
             want[i] += (double)dy[r * g->n + i / g->k] * x[r * g->k + i % g->k];
+    }
     compile(t, &s)((void *[]){dy, x, work, out}, g->r0, g->r1, g->c0, g->c1);
     const char *what = arena_printf(arena, "%s rows %d..%d columns %d..%d", spec_text(t, &s),
                                     (int)g->r0, (int)g->r1, (int)g->c0, (int)g->c1);
-    for (int64_t i = g->c0 * g->k; i < g->c1 * g->k; i++)
+    for (int64_t i = 0; i < g->n * g->k; i++)
         if ((double)out[i] != want[i])
             fail_msg("%s: [%d,%d] is %g, not %g", what, (int)(i / g->k), (int)(i % g->k), out[i],
                      want[i]);
@@ -236,7 +242,17 @@ static void test_gemm_dw(void **unused) {
             {4, mr, nr, mr, nr, 4, 2, 2, 0, mr, false},
             {33, 4 * mr + 2, nr + 8, 3 * mr / 2, nr, 16, 0, 33, 0, 4 * mr + 2, true},
         };
-        for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) gemm_dw_check(t, &cases[c]);
+        DwCase of_x[] = {
+            {37, 2 * mr, 4 * nr, mr, nr, 16, 0, 37, nr, 3 * nr, true},
+            {19, 3 * mr + 1, 2 * nr + 3, mr, nr, 8, 2, 18, nr, 2 * nr + 3, false},
+            {23, mr, nr, mr, nr, 64, 0, 23, 0, nr, false},
+        };
+        for (int packed = 0; packed < 2; packed++) {
+            for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++)
+                gemm_dw_check(t, &cases[c], packed, false);
+            for (size_t c = 0; c < sizeof of_x / sizeof of_x[0]; c++)
+                gemm_dw_check(t, &of_x[c], packed, true);
+        }
     }
 }
 
