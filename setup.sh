@@ -121,7 +121,11 @@ END
 }
 
 run_tests() {
-    deps
+    if [ "$(uname -m)" = x86_64 ]; then # other architectures, compiled for and run
+        deps qemu-user gcc-aarch64-linux-gnu gcc-riscv64-linux-gnu libc6-dev-arm64-cross libc6-dev-riscv64-cross
+    else
+        deps
+    fi
     compile
     say "testing"
     if [ -z "${CNX_DATA:-}" ] && [ -d ../shared/data ]; then

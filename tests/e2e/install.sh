@@ -4,6 +4,7 @@ mv first prefix # an installed tree may be moved
 lib=$(dirname "$(find prefix -name libcnxrt.a)")
 [ -x prefix/bin/cnxc ] && [ -f "$lib/libcnxrt_cli.a" ] || fail "incomplete: $(find prefix)"
 [ -f prefix/share/cnxc/models/convnextv2_atto.yaml ] || fail "no models"
+[ -f prefix/share/cnxc/runtime/cnxrt.h ] || fail "no sources of the runtime"
 prefix/bin/cnxc --help >/dev/null
 prefix/bin/cnxc build convnextv2_atto_32 --programs=infer -o moved
 ./moved info >/dev/null

@@ -1,12 +1,18 @@
-// Writes a picture of 3 x 64 x 96 made-up values as a .npy file to standard output.
+// npy HEIGHT WIDTH: a picture of three channels of made-up values as a .npy file on standard
+// output.
 #include <stdio.h>
+#include <stdlib.h>
 
-enum { VALUES = 3 * 64 * 96 };
-
-int main(void) {
-    static float x[VALUES];
-    for (int i = 0; i < VALUES; i++) x[i] = (float)((i * 37 + 11) % 255) / 127 - 1;
-    printf("\x93NUMPY\x01%c\x76%c%-117s\n", 0, 0,
-           "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 3, 64, 96), }");
-    return fwrite(x, sizeof x, 1, stdout) != 1;
+int main(int argc, char **argv) {
+    if (argc != 3) return 2;
+    int h = atoi(argv[1]), w = atoi(argv[2]);
+    char about[118];
+    snprintf(about, sizeof about,
+             "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 3, %d, %d), }", h, w);
+    printf("\x93NUMPY\x01%c\x76%c%-117s\n", 0, 0, about);
+    for (int i = 0; i < 3 * h * w; i++) {
+        float v = (float)((i * 37 + 11) % 255) / 127 - 1;
+        fwrite(&v, sizeof v, 1, stdout);
+    }
+    return ferror(stdout);
 }

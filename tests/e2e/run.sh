@@ -17,9 +17,9 @@ must_fail() {
 }
 # Runtimes compiled for other architectures are kept for the next test.
 export XDG_CACHE_HOME="$BUILD/cache"
-# npy FILE: a picture of that network, float32. same A B: two files of one shape hold the same logits,
+# npy FILE [HEIGHT WIDTH]: a picture, of that network, float32. same A B: two files of one shape hold the same logits,
 # to 1e-5 of the largest.
-npy() { "$dir/tools/npy" >"$1"; }
+npy() { "$dir/tools/npy" "${2:-64}" "${3:-96}" >"$1"; }
 same() { "$dir/tools/same" "$1" "$2" || fail "$1 and $2 differ"; }
 tools() {
     mkdir "$dir/tools"
