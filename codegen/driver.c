@@ -47,24 +47,12 @@ typedef struct {
     VEC(LLVMValueRef) bases;                   // of the operands of all calls, image 0
 } StepEmit;
 
-static LLVMValueRef add(Unit *u, LLVMValueRef x, LLVMValueRef y) {
-    return LLVMBuildNSWAdd(u->b, x, y, "");
-}
-
-static LLVMValueRef mul_c(Unit *u, LLVMValueRef x, int64_t c) {
-    return c == 1 ? x : LLVMBuildNSWMul(u->b, x, unit_i64(u, c), "");
-}
-
 static LLVMValueRef min_c(Unit *u, LLVMValueRef x, LLVMValueRef y) {
     return LLVMBuildSelect(u->b, LLVMBuildICmp(u->b, LLVMIntSLT, x, y, ""), x, y, "");
 }
 
 static LLVMValueRef max_c(Unit *u, LLVMValueRef x, LLVMValueRef y) {
     return LLVMBuildSelect(u->b, LLVMBuildICmp(u->b, LLVMIntSLT, x, y, ""), y, x, "");
-}
-
-static LLVMValueRef bytes_at(Unit *u, LLVMValueRef base, LLVMValueRef bytes) {
-    return LLVMBuildInBoundsGEP2(u->b, u->i8, base, &bytes, 1, "");
 }
 
 // A field of the frame, loaded at its first use: all uses are in the first block.
@@ -95,19 +83,20 @@ static LLVMValueRef operand_base(StepEmit *e, const Operand *op, int slot) {
     const Buffer *buf = &e->s->buffers.v[op->buffer];
     LLVMValueRef at = table_entry(e, slot), base = NULL;
     switch (buf->region) {
-    case REGION_INPUT: return bytes_at(u, port_pointer(e, F_INPUTS, buf->port), at);
-    case REGION_OUTPUT: return bytes_at(u, port_pointer(e, F_OUTPUTS, buf->port), at);
-    case REGION_PARAM: return bytes_at(u, frame_field(e, F_PARAMS), at);
-    case REGION_WEIGHT: return bytes_at(u, frame_field(e, F_WEIGHTS), at);
-    case REGION_FIXED: return bytes_at(u, frame_field(e, F_ARENA), at);
+    case REGION_INPUT: return unit_bytes_at(u, port_pointer(e, F_INPUTS, buf->port), at);
+    case REGION_OUTPUT: return unit_bytes_at(u, port_pointer(e, F_OUTPUTS, buf->port), at);
+    case REGION_PARAM: return unit_bytes_at(u, frame_field(e, F_PARAMS), at);
+    case REGION_WEIGHT: return unit_bytes_at(u, frame_field(e, F_WEIGHTS), at);
+    case REGION_FIXED: return unit_bytes_at(u, frame_field(e, F_ARENA), at);
     case REGION_IMAGE:
         at = LLVMBuildNSWMul(u->b, at, e->batch, "");
-        base = bytes_at(u, frame_field(e, F_ARENA), at);
-        return bytes_at(u, base, unit_i64(u, e->s->fixed_bytes + op->offset));
-    case REGION_STATE: return bytes_at(u, port_pointer(e, F_STATE, buf->port), at);
+        base = unit_bytes_at(u, frame_field(e, F_ARENA), at);
+        return unit_bytes_at(u, base, unit_i64(u, e->s->fixed_bytes + op->offset));
+    case REGION_STATE: return unit_bytes_at(u, port_pointer(e, F_STATE, buf->port), at);
     case REGION_SCRATCH:
-        base = bytes_at(u, frame_field(e, F_SCRATCH), mul_c(u, e->thread, e->s->scratch_bytes));
-        return bytes_at(u, base, at);
+        base = unit_bytes_at(u, frame_field(e, F_SCRATCH),
+                             unit_mul_c(u, e->thread, e->s->scratch_bytes));
+        return unit_bytes_at(u, base, at);
     }
     ice((Loc){0}, "region %d of buffer %s", buf->region, buf->name);
 }
@@ -135,11 +124,11 @@ static LLVMValueRef operand_address(StepEmit *e, const Operand *op, LLVMValueRef
     Unit *u = e->u;
     const Buffer *buf = &e->s->buffers.v[op->buffer];
     if (e->image && operand_per_image(e->s, op))
-        base = bytes_at(u, base, mul_c(u, e->image, buf->bytes));
-    if (op->block_bytes) base = bytes_at(u, base, mul_c(u, e->block, op->block_bytes));
+        base = unit_bytes_at(u, base, unit_mul_c(u, e->image, buf->bytes));
+    if (op->block_bytes) base = unit_bytes_at(u, base, unit_mul_c(u, e->block, op->block_bytes));
     if (buf->region == REGION_SCRATCH && op->row_bytes)
-        base = LLVMBuildGEP2(u->b, u->i8, base, (LLVMValueRef[]){mul_c(u, e->r0, -op->row_bytes)},
-                             1, "");
+        base = LLVMBuildGEP2(u->b, u->i8, base,
+                             (LLVMValueRef[]){unit_mul_c(u, e->r0, -op->row_bytes)}, 1, "");
     return base;
 }
 
@@ -180,7 +169,7 @@ static void emit_calls(StepEmit *e, LLVMValueRef ops, const LLVMValueRef *kernel
         LLVMValueRef c1 = call_columns(e, call);
         LLVMBuildCall2(u->b, u->kernel_fn, kernels[c],
                        (LLVMValueRef[]){ops, e->r0, e->r1, e->c0, c1}, 5, "");
-        emit_tick(e, add(u, first, unit_i64(u, c)));
+        emit_tick(e, unit_add(u, first, unit_i64(u, c)));
     }
 }
 
@@ -203,14 +192,14 @@ static void emit_unit(StepEmit *e, LLVMValueRef unit, LLVMValueRef rows, LLVMVal
         e->image = LLVMBuildUDiv(u->b, unit, blocks, "");
     }
     if (st->row_block > 0) {
-        e->r0 = mul_c(u, e->block, st->row_block);
-        e->r1 = min_c(u, add(u, e->r0, unit_i64(u, st->row_block)), rows);
+        e->r0 = unit_mul_c(u, e->block, st->row_block);
+        e->r1 = min_c(u, unit_add(u, e->r0, unit_i64(u, st->row_block)), rows);
     } else {
         e->r0 = unit_i64(u, 0);
         e->r1 = rows;
     }
-    e->c0 = mul_c(u, col, col_block);
-    e->c1 = min_c(u, add(u, e->c0, unit_i64(u, col_block)), unit_i64(u, st->cols));
+    e->c0 = unit_mul_c(u, col, col_block);
+    e->c1 = min_c(u, unit_add(u, e->c0, unit_i64(u, col_block)), unit_i64(u, st->cols));
 }
 
 static LLVMValueRef row_blocks(StepEmit *e, LLVMValueRef rows) {
@@ -219,7 +208,7 @@ static LLVMValueRef row_blocks(StepEmit *e, LLVMValueRef rows) {
     if (block <= 0) return unit_i64(u, 1);
     if (e->step->over != OVER_FLAT) return unit_i64(u, (e->step->rows - 1) / block + 1);
     LLVMValueRef less = LLVMBuildNSWSub(u->b, rows, unit_i64(u, 1), "");
-    return add(u, LLVMBuildUDiv(u->b, less, unit_i64(u, block), ""), unit_i64(u, 1));
+    return unit_add(u, LLVMBuildUDiv(u->b, less, unit_i64(u, block), ""), unit_i64(u, 1));
 }
 
 // The number of units of a step and, through rows and blocks, what emit_unit needs.
@@ -229,9 +218,9 @@ static LLVMValueRef unit_count(StepEmit *e, LLVMValueRef *rows, LLVMValueRef *bl
     int64_t col_block = st->col_block > 0 ? st->col_block : st->cols > 0 ? st->cols : 1;
     int64_t ncols = st->cols > 0 ? (st->cols - 1) / col_block + 1 : 1;
     *rows = unit_i64(u, st->rows);
-    if (st->over == OVER_FLAT) *rows = mul_c(u, e->batch, st->rows);
+    if (st->over == OVER_FLAT) *rows = unit_mul_c(u, e->batch, st->rows);
     *blocks = row_blocks(e, *rows);
-    LLVMValueRef units = mul_c(u, *blocks, ncols);
+    LLVMValueRef units = unit_mul_c(u, *blocks, ncols);
     return st->over == OVER_IMAGE ? LLVMBuildNSWMul(u->b, units, e->batch, "") : units;
 }
 
@@ -267,7 +256,7 @@ static UnitLoop unit_loop(StepEmit *e, LLVMValueRef from, LLVMValueRef end, LLVM
 
 static void unit_loop_end(StepEmit *e, const UnitLoop *l, int64_t step, LLVMValueRef carry) {
     Unit *u = e->u;
-    LLVMValueRef next = add(u, l->i, unit_i64(u, step));
+    LLVMValueRef next = unit_add(u, l->i, unit_i64(u, step));
     LLVMBasicBlockRef latch = LLVMGetInsertBlock(u->b);
     LLVMBuildBr(u->b, l->head);
     LLVMAddIncoming(l->i, &next, &latch, 1);
@@ -288,7 +277,7 @@ static void emit_loop(StepEmit *e, LLVMValueRef ops, const LLVMValueRef *kernels
     emit_tick(e, unit_i64(u, -1));
     LLVMValueRef units = unit_count(e, &rows, &blocks);
     LLVMValueRef begin = share_begin(e, units, e->thread);
-    LLVMValueRef end = share_begin(e, units, add(u, e->thread, unit_i64(u, 1)));
+    LLVMValueRef end = share_begin(e, units, unit_add(u, e->thread, unit_i64(u, 1)));
     UnitLoop l = unit_loop(e, begin, end, NULL);
     emit_unit(e, l.i, rows, blocks);
     emit_calls(e, ops, kernels, e->step->calls.n, table_entry(e, 0));
@@ -309,8 +298,8 @@ static void emit_part(StepEmit *e, LLVMValueRef ops, const LLVMValueRef *kernels
     e->r0 = unit_i64(u, 0);
     e->r1 = unit_i64(u, 1);
     e->c0 = blocks.i;
-    e->c1 = min_c(u, add(u, e->c0, unit_i64(u, e->step->col_block)), to);
-    emit_calls(e, ops, kernels, calls, add(u, first, mul_c(u, l->i, calls)));
+    e->c1 = min_c(u, unit_add(u, e->c0, unit_i64(u, e->step->col_block)), to);
+    emit_calls(e, ops, kernels, calls, unit_add(u, first, unit_mul_c(u, l->i, calls)));
     unit_loop_end(e, &blocks, e->step->col_block, NULL);
 }
 
@@ -322,15 +311,15 @@ static void emit_list(StepEmit *e, LLVMValueRef ops, const LLVMValueRef *kernels
     emit_tick(e, unit_i64(u, -1));
     LLVMValueRef first = table_entry(e, 0), table = e->table;
     LLVMValueRef lines = unit_i64(u, e->step->cols / LIST_QUANTUM);
-    LLVMValueRef begin = mul_c(u, share_begin(e, lines, e->thread), LIST_QUANTUM);
-    LLVMValueRef end = share_begin(e, lines, add(u, e->thread, unit_i64(u, 1)));
-    end = mul_c(u, end, LIST_QUANTUM);
+    LLVMValueRef begin = unit_mul_c(u, share_begin(e, lines, e->thread), LIST_QUANTUM);
+    LLVMValueRef end = share_begin(e, lines, unit_add(u, e->thread, unit_i64(u, 1)));
+    end = unit_mul_c(u, end, LIST_QUANTUM);
     UnitLoop l = unit_loop(e, unit_i64(u, 0), unit_i64(u, e->step->rows), unit_i64(u, 0));
-    LLVMValueRef entry = add(u, mul_c(u, l.i, stride), unit_i64(u, 1));
+    LLVMValueRef entry = unit_add(u, unit_mul_c(u, l.i, stride), unit_i64(u, 1));
     e->table = LLVMBuildInBoundsGEP2(u->b, u->i64, table, &entry, 1, "");
-    LLVMValueRef elems = add(u, table_entry(e, 0), unit_i64(u, LIST_QUANTUM - 1));
+    LLVMValueRef elems = unit_add(u, table_entry(e, 0), unit_i64(u, LIST_QUANTUM - 1));
     elems = LLVMBuildAnd(u->b, elems, unit_i64(u, -LIST_QUANTUM), "");
-    LLVMValueRef next = add(u, l.carry, elems);
+    LLVMValueRef next = unit_add(u, l.carry, elems);
     emit_part(e, ops, kernels, &l, first, begin, end);
     unit_loop_end(e, &l, 1, next);
 }

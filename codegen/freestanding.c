@@ -36,21 +36,9 @@ FreestandingMemory freestanding_memory(const CodegenModel *m) {
 }
 
 // ---- code --------------------------------------------------------------------------------------
-static LLVMValueRef add(Unit *u, LLVMValueRef x, LLVMValueRef y) {
-    return LLVMBuildNSWAdd(u->b, x, y, "");
-}
-
-static LLVMValueRef mul_c(Unit *u, LLVMValueRef x, int64_t c) {
-    return LLVMBuildNSWMul(u->b, x, unit_i64(u, c), "");
-}
-
 static LLVMValueRef round_up(Unit *u, LLVMValueRef x) {
-    LLVMValueRef more = add(u, x, unit_i64(u, ALIGN - 1));
+    LLVMValueRef more = unit_add(u, x, unit_i64(u, ALIGN - 1));
     return LLVMBuildAnd(u->b, more, unit_i64(u, -ALIGN), "");
-}
-
-static LLVMValueRef bytes_at(Unit *u, LLVMValueRef base, LLVMValueRef bytes) {
-    return LLVMBuildGEP2(u->b, u->i8, base, &bytes, 1, "");
 }
 
 static LLVMValueRef array_at(Unit *u, LLVMValueRef array, int i) {
@@ -69,7 +57,7 @@ static LLVMValueRef output_table(Unit *u, const Schedule *s, const LLVMValueRef 
             to = LLVMBuildSelect(u->b, LLVMBuildIsNull(u->b, wanted[i], ""), spare, wanted[i], "");
         LLVMBuildStore(u->b, to, array_at(u, table, i));
         int64_t bytes = rounded(schedule_port(s, REGION_OUTPUT, i)->bytes);
-        spare = bytes_at(u, spare, mul_c(u, batch, bytes));
+        spare = unit_bytes_at(u, spare, unit_mul_c(u, batch, bytes));
     }
     return table;
 }
@@ -90,10 +78,11 @@ static void emit_runner(Unit *u, const char *suffix, const Schedule *s, LLVMValu
     LLVMBuildStore(u->b, LLVMGetParam(fn, 2), inputs);
     LLVMValueRef address = LLVMBuildPtrToInt(u->b, LLVMGetParam(fn, 0), u->i64, "");
     LLVMValueRef skip = LLVMBuildNSWSub(u->b, round_up(u, address), address, "");
-    LLVMValueRef arena = bytes_at(u, LLVMGetParam(fn, 0), skip);
-    LLVMValueRef bytes = add(u, mul_c(u, batch, s->image_bytes), unit_i64(u, s->fixed_bytes));
-    LLVMValueRef scratch = bytes_at(u, arena, round_up(u, bytes));
-    LLVMValueRef spare = bytes_at(u, scratch, unit_i64(u, rounded(s->scratch_bytes)));
+    LLVMValueRef arena = unit_bytes_at(u, LLVMGetParam(fn, 0), skip);
+    LLVMValueRef bytes =
+        unit_add(u, unit_mul_c(u, batch, s->image_bytes), unit_i64(u, s->fixed_bytes));
+    LLVMValueRef scratch = unit_bytes_at(u, arena, round_up(u, bytes));
+    LLVMValueRef spare = unit_bytes_at(u, scratch, unit_i64(u, rounded(s->scratch_bytes)));
     LLVMValueRef null = LLVMConstPointerNull(u->ptr);
     LLVMValueRef fields[] = {
         arena, scratch, weights, null, inputs, output_table(u, s, wanted, spare, batch),

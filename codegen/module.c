@@ -16,6 +16,18 @@ LLVMValueRef unit_i64(Unit *u, int64_t v) { return LLVMConstInt(u->i64, (unsigne
 
 LLVMValueRef unit_i32(Unit *u, int64_t v) { return LLVMConstInt(u->i32, (unsigned long long)v, 1); }
 
+LLVMValueRef unit_add(Unit *u, LLVMValueRef x, LLVMValueRef y) {
+    return LLVMBuildNSWAdd(u->b, x, y, "");
+}
+
+LLVMValueRef unit_mul_c(Unit *u, LLVMValueRef x, int64_t c) {
+    return c == 1 ? x : LLVMBuildNSWMul(u->b, x, unit_i64(u, c), "");
+}
+
+LLVMValueRef unit_bytes_at(Unit *u, LLVMValueRef base, LLVMValueRef bytes) {
+    return LLVMBuildInBoundsGEP2(u->b, u->i8, base, &bytes, 1, "");
+}
+
 static LLVMValueRef private_constant(Unit *u, LLVMValueRef init, const char *symbol) {
     LLVMValueRef g = LLVMAddGlobal(u->mod, LLVMTypeOf(init), symbol);
     LLVMSetInitializer(g, init);

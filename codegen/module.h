@@ -46,6 +46,9 @@ void unit_free(Unit *u); // LLVM's objects only: the arena keeps the rest
 void unit_verify(Unit *u);
 LLVMValueRef unit_i64(Unit *u, int64_t v);
 LLVMValueRef unit_i32(Unit *u, int64_t v);
+LLVMValueRef unit_add(Unit *u, LLVMValueRef x, LLVMValueRef y);
+LLVMValueRef unit_mul_c(Unit *u, LLVMValueRef x, int64_t c);
+LLVMValueRef unit_bytes_at(Unit *u, LLVMValueRef base, LLVMValueRef bytes); // base + bytes
 // A private constant, NUL-terminated; the null pointer for NULL.
 LLVMValueRef unit_string(Unit *u, const char *s);
 // A private constant array of n elements; the null pointer when n is 0.
