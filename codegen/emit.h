@@ -130,6 +130,7 @@ DType operand_dtype(const KernelSpec *spec);            // attribute from
 Val emit_at_as(Emit *e, DType dt, Val base, Val index); // &base[index]
 Val vec_load_as(Emit *e, DType dt, Val at, Piece p);    // as f32
 void vec_store_as(Emit *e, const Narrow *n, Val v, Val at, Piece p);
+Val vec_bf16_pairs(Emit *e, Val x, Val y); // lanes of 4 bytes: x below y (NULL: 0), rounded
 void vec_store_i8(Emit *e, Val v, Val at, Piece p); // whole numbers within -128..127
 
 // Products of groups of 4 bytes: one f32, two bf16, or four u8 with four i8. A group of one row is

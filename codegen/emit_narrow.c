@@ -96,6 +96,16 @@ void vec_store_as(Emit *e, const Narrow *n, Val v, Val at, Piece p) {
 
 void vec_store_i8(Emit *e, Val v, Val at, Piece p) { vec_store_type(e, f32_to_bytes(e, v), at, p); }
 
+Val vec_bf16_pairs(Emit *e, Val x, Val y) {
+    int width = vec_width(x);
+    LLVMTypeRef wide = int_vector(e, 32, width);
+    Val low = LLVMBuildZExt(e->b, f32_to_bf16(e, x), wide, "");
+    if (!y) return low;
+    Val high = LLVMBuildZExt(e->b, f32_to_bf16(e, y), wide, "");
+    high = LLVMBuildShl(e->b, high, int_splat(e, 32, width, 16), "");
+    return LLVMBuildOr(e->b, low, high, "");
+}
+
 // ---- dot products ------------------------------------------------------------------------------
 static Val int_const(Emit *e, int64_t v) { return LLVMConstInt(e->i32, (unsigned long long)v, 1); }
 

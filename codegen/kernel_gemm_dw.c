@@ -9,6 +9,9 @@
 // dy as tiles [rows][mr], and x panel by panel as [rows][nr]. That pays where a row is so long that
 // equal columns of different rows share the sets of a cache.
 //
+// In bf16 the packed operands are rounded, and two rows stand side by side in the place of one: a
+// step multiplies pairs of rows (dot_add). An odd last row is paired with zeros.
+//
 // Each step of a micro-kernel fetches a line of what comes next: of the next block, or of the next
 // panel when packed.
 #include "kernel.h"
@@ -22,6 +25,8 @@ typedef struct {
     const char *symbol;
     int64_t n, k, m, mr, nr;
     bool packed;
+    DType from;      // of the products
+    int64_t per;     // rows of a step
     Val micro[2][2]; // [partial panel][partial tile]
     Val dy, x, work, out;
     Columns o, p; // columns of dy and of x that the unit takes
@@ -49,19 +54,19 @@ static void tile_step(Emit *e, Tile *t, Val a, Val b, int step) {
     Val panel[MAX_PIECES];
     for (int p = 0; p < t->npieces; p++) {
         Piece piece = t->pieces[p];
-        if (t->g->packed) piece.valid = piece.width;
-        panel[p] = vec_load(e, emit_at_c(e, b, step * t->b_stride + piece.off), piece);
+        Val at = emit_at_c(e, b, step * t->b_stride + piece.off);
+        panel[p] = t->g->packed ? dot_panel(e, t->g->from, at, piece) : vec_load(e, at, piece);
     }
     for (int r = 0; r < t->rows; r++) {
-        Val at = emit_at_c(e, a, step * t->a_stride + r);
+        Val row = dot_row(e, t->g->from, emit_at_c(e, a, step * t->a_stride + r));
         for (int p = 0; p < t->npieces; p++) {
             Val *sum = &t->sums[p * t->rows + r];
-            *sum = emit_fma(e, vec_broadcast(e, at, t->pieces[p].width), panel[p], *sum);
+            *sum = dot_add(e, t->g->from, row, panel[p], *sum);
         }
     }
 }
 
-// What is fetched meanwhile: by step i the line at `at` + i * `stride`.
+// What is fetched meanwhile: for row i the line at `at` + i * `stride`.
 typedef struct {
     Val at, stride;
 } Ahead;
@@ -72,9 +77,13 @@ static void tile_steps(Emit *e, Tile *t, Val a, Val b, const Ahead *ahead, Val f
     Val i = loop_begin(e, &l, from, to, unroll, t->sums, t->npieces * t->rows);
     Val at_a = emit_at(e, a, emit_imul(e, i, t->a_stride));
     Val at_b = emit_at(e, b, emit_imul(e, i, t->b_stride));
+    int64_t per = t->g->per;
     for (int u = 0; u < unroll; u++) {
-        Val row = LLVMBuildNSWMul(e->b, emit_iadd(e, i, emit_i64(e, u)), ahead->stride, "");
-        emit_prefetch(e, emit_at(e, ahead->at, row), false, 2);
+        for (int64_t q = 0; q < per; q++) {
+            Val row = emit_iadd(e, emit_imul(e, i, per), emit_i64(e, u * per + q));
+            row = LLVMBuildNSWMul(e->b, row, ahead->stride, "");
+            emit_prefetch(e, emit_at(e, ahead->at, row), false, 2);
+        }
         tile_step(e, t, at_a, at_b, u);
     }
     loop_end(e, &l);
@@ -97,7 +106,7 @@ static Val emit_micro(Dw *g, int rows, int64_t width, const char *what) {
             emit_prefetch(e, emit_at_c(e, out, r * g->k + t.pieces[p].off), true, 3);
             t.sums[p * rows + r] = vec_const(e, t.pieces[p].width, 0);
         }
-    Val count = LLVMGetParam(fn, 3);
+    Val count = emit_idiv(e, emit_iadd(e, LLVMGetParam(fn, 3), emit_i64(e, g->per - 1)), g->per);
     Ahead ahead = {LLVMGetParam(fn, 4), LLVMGetParam(fn, 5)};
     Val body = emit_imul(e, emit_idiv(e, count, UNROLL), UNROLL);
     tile_steps(e, &t, a, b, &ahead, emit_i64(e, 0), body, UNROLL);
@@ -112,27 +121,47 @@ static Val emit_micro(Dw *g, int rows, int64_t width, const char *what) {
     return fn;
 }
 
-// `width` floats at `from` become `packed` floats, zeros past width.
-static void copy_packed(Emit *e, Val to, Val from, int64_t width, int64_t packed) {
+// `width` floats at `from` become `packed` floats, zeros past width; in bf16 groups of these and of
+// those at `second` (NULL: zeros).
+static void copy_packed(const Dw *g, Val to, Val from, Val second, int64_t width, int64_t packed) {
+    Emit *e = g->e;
     Piece pieces[MAX_PIECES];
     int n = emit_pieces(e, width, pieces);
     for (int i = 0; i < n; i++) {
         Piece whole = pieces[i];
         whole.valid = whole.width;
         if (whole.off + whole.width > packed) whole.valid = (int)packed - whole.off;
-        vec_store(e, vec_load(e, emit_at_c(e, from, pieces[i].off), pieces[i]),
-                  emit_at_c(e, to, whole.off), whole);
+        Val v = vec_load(e, emit_at_c(e, from, pieces[i].off), pieces[i]);
+        if (g->from == DT_BF16) {
+            Val w = second ? vec_load(e, emit_at_c(e, second, pieces[i].off), pieces[i]) : NULL;
+            v = vec_bf16_pairs(e, v, w);
+        }
+        vec_store_type(e, v, emit_at_c(e, to, whole.off), whole);
     }
 }
 
-// The same for rows, `stride` apart.
-static void copy_rows(Emit *e, Val to, Val from, Val rows, int64_t width, int64_t packed,
+// Rows [row,end) of the block as far as they fill whole steps, or the odd one that is left.
+static void rows_part(const Dw *g, Val rows, bool odd, Val *row, Val *end) {
+    Emit *e = g->e;
+    Val whole = emit_imul(e, emit_idiv(e, rows, g->per), g->per);
+    *row = odd ? whole : emit_i64(e, 0);
+    *end = odd ? rows : whole;
+}
+
+// Rows, `stride` apart, into a panel.
+static void copy_rows(const Dw *g, Val to, Val from, Val rows, int64_t width, int64_t packed,
                       int64_t stride) {
-    Loop l;
-    Val row = loop_begin(e, &l, emit_i64(e, 0), rows, 1, NULL, 0);
-    copy_packed(e, emit_at(e, to, emit_imul(e, row, packed)),
-                emit_at(e, from, emit_imul(e, row, stride)), width, packed);
-    loop_end(e, &l);
+    Emit *e = g->e;
+    for (int odd = 0; odd < g->per; odd++) {
+        Loop l;
+        Val start, end;
+        rows_part(g, rows, odd, &start, &end);
+        Val row = loop_begin(e, &l, start, end, g->per, NULL, 0);
+        Val src = emit_at(e, from, emit_imul(e, row, stride));
+        copy_packed(g, emit_at(e, to, emit_imul(e, emit_idiv(e, row, g->per), packed)), src,
+                    odd ? NULL : emit_at_c(e, src, stride), width, packed);
+        loop_end(e, &l);
+    }
 }
 
 // Rows of a block and its packed x.
@@ -160,21 +189,32 @@ static Val tile_offset(const Dw *g, Val col) {
 }
 
 // Tiles of dy of the block, packed: tile after tile in g->work. Row by row, as dy lies in memory.
-static void pack_tiles(Dw *g, const Block *b) {
+static void pack_row(Dw *g, Val src, Val second, Val dst) {
     Emit *e = g->e;
-    Loop rows, l;
-    Val row = loop_begin(e, &rows, emit_i64(e, 0), b->rows, 1, NULL, 0);
-    Val src = emit_at(e, g->dy, emit_imul(e, emit_iadd(e, b->row, row), g->n));
-    Val dst = emit_at(e, g->work, emit_imul(e, row, g->mr));
     for (int partial = 0; partial < 2; partial++) {
         Columns part;
+        Loop l;
         if (!columns_part(e, g->o, g->n, g->mr, partial, &part)) continue;
         Val col = loop_begin(e, &l, part.c0, part.c1, g->mr, NULL, 0);
         Val tile = emit_at(e, dst, tile_offset(g, col));
-        copy_packed(e, tile, emit_at(e, src, col), partial ? g->n % g->mr : g->mr, g->mr);
+        copy_packed(g, tile, emit_at(e, src, col), second ? emit_at(e, second, col) : NULL,
+                    partial ? g->n % g->mr : g->mr, g->mr);
         loop_end(e, &l);
     }
-    loop_end(e, &rows);
+}
+
+static void pack_tiles(Dw *g, const Block *b) {
+    Emit *e = g->e;
+    for (int odd = 0; odd < g->per; odd++) {
+        Loop rows;
+        Val start, end;
+        rows_part(g, b->rows, odd, &start, &end);
+        Val row = loop_begin(e, &rows, start, end, g->per, NULL, 0);
+        Val src = emit_at(e, g->dy, emit_imul(e, emit_iadd(e, b->row, row), g->n));
+        Val dst = emit_at(e, g->work, emit_imul(e, emit_idiv(e, row, g->per), g->mr));
+        pack_row(g, src, odd ? NULL : emit_at_c(e, src, g->n), dst);
+        loop_end(e, &rows);
+    }
 }
 
 static Val lines_of(Emit *e, Columns c) {
@@ -247,7 +287,7 @@ static void walk_panels(Dw *g, const Block *b) {
         Val p = loop_begin(e, &l, part.c0, part.c1, g->nr, NULL, 0);
         Val src = emit_at(e, g->x, emit_iadd(e, emit_imul(e, b->row, g->k), p));
         int64_t width = partial ? g->k % g->nr : g->nr;
-        if (g->packed) copy_rows(e, b->panel, src, b->rows, width, g->nr, g->k);
+        if (g->packed) copy_rows(g, b->panel, src, b->rows, width, g->nr, g->k);
         walk_tiles(g, b, p, partial);
         loop_end(e, &l);
     }
@@ -283,6 +323,8 @@ void emit_gemm_dw(Emit *e, const KernelSpec *spec, const char *symbol) {
     g.mr = spec_int(spec, A_mr);
     g.nr = spec_int(spec, A_nr);
     g.packed = spec_int(spec, A_packed) != 0;
+    g.from = operand_dtype(spec);
+    g.per = 4 / dtype_bytes(g.from);
     emit_micros(&g);
     KernelArgs k = kernel_begin(e, symbol);
     g.dy = emit_ptr(e, k.ops, 0);

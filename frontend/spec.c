@@ -381,7 +381,7 @@ static void check_recipes(Check *c) {
         }
         if (r.precision)
             vec_push(c->spec->arena, &c->spec->notes,
-                     arena_printf(c->spec->arena, "recipe %s: runs compute in fp32, not %s", r.name,
+                     arena_printf(c->spec->arena, "recipe %s: runs compute in what --precision says, not in %s", r.name,
                                   r.precision == 1 ? "fp16" : "bf16"));
         if (r.drop_path < 0) r.drop_path = r.kind ? c->spec->drop_path : 0;
         vec_push(c->spec->arena, &c->spec->recipes, r);

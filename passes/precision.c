@@ -229,8 +229,21 @@ static void rebuild_linear(Rewrite *r, const Node *n, Precision p) {
     r->map[n->first] = group_end(&b);
 }
 
+// The gradient of a weight: both operands, which its kernel rounds as it reads them.
+static bool narrow_dw(Rewrite *r, const Node *n) {
+    bool named;
+    if (precision_of(r->p->precision, n->label, &named) != PRECISION_BF16 || !r->p->fuse_steps ||
+        graph_type(r->src, n->args[0]).dt != DT_F32 || !pass_may_rewrite(r->p))
+        return false;
+    Value v[2];
+    for (int k = 0; k < 2; k++) v[k] = to_dtype(r->dst, n, mapped(r, n, k), DT_BF16);
+    r->map[n->first] = graph_op(r->dst, OP_LINEAR_DW, n->loc, n->label, v, 2, NULL, 0);
+    return true;
+}
+
 static bool narrow_node(Rewrite *r, int node) {
     const Node *n = &r->src->nodes.v[node];
+    if (n->op == OP_LINEAR_DW) return narrow_dw(r, n);
     Site s;
     GroupForm f;
     bool linear = site_of(r->src, n, &s), scaled = false;

@@ -119,7 +119,7 @@ typedef struct {
     int64_t m, cols, shards, shard_rows;
     bool of_x, packed;
 } DwPlan;
-DwPlan gemm_dw_plan(const Target *t, int64_t rows, bool batch, int64_t n, int64_t k);
+DwPlan gemm_dw_plan(const Target *t, DType from, int64_t rows, bool batch, int64_t n, int64_t k);
 int64_t dwconv_tile(const Target *t, int64_t width, int64_t kw);
 // Vectors of channels a packed depthwise kernel takes at once for sub-blocks of this side.
 int64_t packed_vectors(const Target *t, int64_t side, bool dw);
@@ -189,6 +189,8 @@ void schedule_adamw(Sched *sc, const Node *n);
 void schedule_ema(Sched *sc, const Node *n);
 // True when n is scheduled as an elementwise chain or is left to the end of one (schedule_chain.c).
 bool schedule_chain(Sched *sc, const Node *n);
+// True when the cast n is left to the gradients of weights that read it, which round by themselves.
+bool cast_defers(const Sched *sc, const Node *n);
 // True when the product n is left to the image_sum that reads it.
 bool mul_defers(const Sched *sc, const Node *n);
 

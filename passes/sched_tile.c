@@ -122,7 +122,7 @@ static int64_t dw_columns(int64_t n, int64_t step, int64_t least) {
 
 // Floats read and written per row decide: of row shards, whose sums are written, read back and
 // added, of units of columns of dy, or of x, that read the other operand whole.
-DwPlan gemm_dw_plan(const Target *t, int64_t rows, bool batch, int64_t n, int64_t k) {
+DwPlan gemm_dw_plan(const Target *t, DType from, int64_t rows, bool batch, int64_t n, int64_t k) {
     DwPlan p = {.tile = gemm_dw_tile(t, n, k), .shards = ceil_div(rows, DW_SHARD_ROWS)};
     p.shard_rows = ceil_div(rows, p.shards);
     int64_t of_dy = dw_columns(n, p.tile.mr, 5), of_x = dw_columns(k, p.tile.nr, 2);
@@ -138,7 +138,7 @@ DwPlan gemm_dw_plan(const Target *t, int64_t rows, bool batch, int64_t n, int64_
         p.shards = 0;
     }
     int64_t m = dw_rows_in_place(t, &p, n, k);
-    p.packed = m < DW_LEAST_ROWS;
+    p.packed = m < DW_LEAST_ROWS || from != DT_F32;
     if (p.packed) m = t->l1 / 2 / 4 / p.tile.nr;
     if (p.shards) m = ceil_div(p.shard_rows, ceil_div(p.shard_rows, m));
     p.m = ceil_div(m, 4) * 4;

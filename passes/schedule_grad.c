@@ -35,13 +35,42 @@ static Step *blocks_step(Sched *sc, const Node *n, Rows r, int64_t block) {
 }
 
 // ---- gradient of a weight ----------------------------------------------------------------------
-static void gemm_dw(Sched *sc, const Node *n, Step *st, const DwPlan *p, const Operand *out,
-                    SpecAttrs *s) {
+// The f32 numbers behind an operand of linear_dw, which rounds them itself: what a cast reads, or
+// a bf16 value widened in a step of its own.
+static int dw_operand(Sched *sc, const Node *n, Value v) {
+    Type t = graph_type(sc->g, v);
+    const Node *def = graph_def(sc->g, v);
+    if (t.dt == DT_F32) return buffer_of(sc, v);
+    if (def->op == OP_CAST && graph_type(sc->g, def->args[0]).dt == DT_F32)
+        return buffer_of(sc, def->args[0]);
+    Operands o = {0};
+    SpecAttrs s = {0};
+    spec_from(&s, t.dt);
+    spec_set(&s, A_n, rows_of(t).n);
+    Step *st = rows_step(sc, n, t, false);
+    t.dt = DT_F32;
+    int wide = buffer_new(sc, "wide", type_has_batch(t) ? REGION_IMAGE : REGION_FIXED, t);
+    operand_value(sc, &o, v);
+    operand_add(&o, wide);
+    call_new(sc, st, K_ELTWISE, &s, &o, n, 0);
+    return wide;
+}
+
+bool cast_defers(const Sched *sc, const Node *n) {
+    int readers = 0;
+    for (const Node *u = n + 1; u < sc->g->nodes.v + sc->g->nodes.n; u++)
+        for (int k = 0; u->op == OP_LINEAR_DW && k < u->nargs; k++)
+            readers += u->args[k] == n->first;
+    return readers == sc->uses[n->first] && graph_type(sc->g, n->args[0]).dt == DT_F32;
+}
+
+static void gemm_dw(Sched *sc, const Node *n, Step *st, const int *from, const DwPlan *p,
+                    const Operand *out, SpecAttrs *s) {
     Rows y = rows_of(graph_type(sc->g, n->args[0])), x = rows_of(graph_type(sc->g, n->args[1]));
     int64_t mr = p->tile.mr, tiles = ((p->of_x ? y.n : p->cols) + mr - 1) / mr;
     Operands o = {0};
-    operand_value(sc, &o, n->args[0]);
-    operand_value(sc, &o, n->args[1]);
+    operand_add(&o, from[0]);
+    operand_add(&o, from[1]);
     operand_add(&o, scratch_new(sc, "dw.tiles", DT_F32, p->packed ? p->m + 16 : 1,
                                 p->packed ? tiles * mr + p->tile.nr : 1));
     o.v[o.n++] = *out;
@@ -52,25 +81,27 @@ static void gemm_dw(Sched *sc, const Node *n, Step *st, const DwPlan *p, const O
     spec_set(s, A_nr, p->tile.nr);
     if (p->of_x) spec_set(s, A_order, 1);
     if (p->packed) spec_set(s, A_packed, 1);
+    spec_from(s, graph_type(sc->g, n->args[0]).dt);
     call_new(sc, st, K_GEMM_DW, s, &o, n, node_macs(sc->g, n));
 }
 
 static void op_linear_dw(Sched *sc, const Node *n) {
     Rows y = rows_of(graph_type(sc->g, n->args[0])), x = rows_of(graph_type(sc->g, n->args[1]));
-    DwPlan p = gemm_dw_plan(sc->t, y.rows, y.batch, y.n, x.n);
+    DwPlan p = gemm_dw_plan(sc->t, graph_type(sc->g, n->args[0]).dt, y.rows, y.batch, y.n, x.n);
+    int from[] = {dw_operand(sc, n, n->args[0]), dw_operand(sc, n, n->args[1])};
     SpecAttrs s = {0};
     if (p.shards) {
         int partial = partials_new(sc, n, p.shards, y.n * x.n, true);
         Operand out = {.buffer = partial, .block_bytes = y.n * x.n * 4};
         Step *st = step_new(sc, n, OVER_IMAGE, y.rows, p.shard_rows, y.n, y.n);
-        gemm_dw(sc, n, st, &p, &out, &s);
+        gemm_dw(sc, n, st, from, &p, &out, &s);
         reduce_partials(sc, n, partial, p.shards, y.n * x.n, true, n->first);
         return;
     }
     Operand out = {.buffer = reduce_out(sc, n->first, &s)};
     Step *st = step_new(sc, n, y.batch ? OVER_FLAT : OVER_ONCE, y.rows, ALL_ROWS,
                         p.of_x ? x.n : y.n, p.cols);
-    gemm_dw(sc, n, st, &p, &out, &s);
+    gemm_dw(sc, n, st, from, &p, &out, &s);
 }
 
 // ---- layer normalisation -----------------------------------------------------------------------

@@ -324,6 +324,8 @@ void schedule_op(Sched *sc, const Node *n) {
     case OP_PATCHIFY: op_patchify(sc, n); break;
     case OP_PACK: op_pack(sc, n); break;
     case OP_CAST:
+        if (!cast_defers(sc, n)) op_cast(sc, n);
+        break;
     case OP_QUANTIZE: op_cast(sc, n); break;
     case OP_QUANTIZE_ROWS: op_quantize_rows(sc, n); break;
     case OP_LINEAR: op_matvec(sc, n); break;

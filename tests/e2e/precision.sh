@@ -69,3 +69,21 @@ must_fail "--calibrate needs --weights" "$CNXC" build $net --programs=infer -o n
 must_fail "nowhere" "$CNXC" build $net --programs=infer -o no --precision=int8 --weights w.safetensors --calibrate nowhere
 echo "stages.0.0.pwconv1 1" >bad.txt
 must_fail "bad.txt:1: expected a layer" "$CNXC" build $net --programs=infer -o no --precision=int8 --ranges=bad.txt
+
+# Training in bf16: nearly the same loss as in fp32, and the same bytes for any number of threads.
+small="$SOURCE/tests/parity/train_small.yaml --set input.channels=1 --set input.height=32
+       --set input.width=48 --set head.classes=4 --programs=train"
+mkdir labelled && ./make_images labelled 48 8 4 32 48
+last_loss() { tail -1 "$1/metrics.jsonl" | sed 's/.*"loss": \([0-9.e+-]*\).*/\1/'; }
+for p in fp32 bf16; do
+    "$CNXC" build $small -o train.$p --precision=$p
+    for threads in 1 2; do
+        ./train.$p train --data labelled --out run.$p.$threads --epochs 3 --batch 16 --lr 1e-3 \
+            --seed 3 --threads $threads --quiet >log.txt 2>&1 || fail "$p: $(cat log.txt)"
+    done
+    cmp run.$p.1/last.safetensors run.$p.2/last.safetensors
+done
+cmp -s run.fp32.1/last.safetensors run.bf16.1/last.safetensors && fail "bf16 trains as fp32 does"
+awk -v a="$(last_loss run.fp32.1)" -v b="$(last_loss run.bf16.1)" \
+    'BEGIN { exit !(a > 0 && b > 0.97 * a && b < 1.03 * a) }' ||
+    fail "the losses are $(last_loss run.fp32.1) and $(last_loss run.bf16.1)"

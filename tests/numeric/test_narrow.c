@@ -141,6 +141,62 @@ static void test_gemm(void **unused) {
     }
 }
 
+// ---- gradient of a weight ----------------------------------------------------------------------
+typedef struct {
+    int64_t rows, n, k, mr, nr, m, order, r0, r1, c0, c1;
+    bool accumulate;
+} DwCase;
+
+// Whole numbers that bf16 holds give exact sums; others are rounded first.
+static void gemm_dw_check(const Target *t, const DwCase *g, float scale) {
+    Spec s = spec_new(K_GEMM_DW);
+    set_int(&s, A_n, g->n);
+    set_int(&s, A_k, g->k);
+    set_int(&s, A_m, g->m);
+    set_int(&s, A_mr, g->mr);
+    set_int(&s, A_nr, g->nr);
+    set_int(&s, A_packed, 1);
+    set_int(&s, A_from, dtype_word(DT_BF16));
+    if (g->order) set_int(&s, A_order, 1);
+    if (g->accumulate) set_int(&s, A_accumulate, 1);
+    float *dy = integers(g->rows * g->n, 8), *x = integers(g->rows * g->k, 8);
+    float *out = integers(g->n * g->k, 4);
+    for (int64_t i = 0; i < g->rows * g->n; i++) dy[i] *= scale;
+    int64_t o0 = g->order ? 0 : g->c0, o1 = g->order ? g->n : g->c1;
+    int64_t p0 = g->order ? g->c0 : 0, p1 = g->order ? g->c1 : g->k;
+    float *work = floats_new((g->m + 16) * ((o1 - o0 + g->mr - 1) / g->mr * g->mr + g->nr));
+    double *want = NEWN(arena, double, g->n * g->k);
+    for (int64_t i = 0; i < g->n * g->k; i++) want[i] = g->accumulate ? out[i] : 0;
+    for (int64_t r = g->r0; r < g->r1; r++)
+        for (int64_t i = 0; i < g->n * g->k; i++)
+            want[i] += to_bf16(dy[r * g->n + i / g->k]) * to_bf16(x[r * g->k + i % g->k]);
+    compile(t, &s)((void *[]){dy, x, work, out}, g->r0, g->r1, g->c0, g->c1);
+    for (int64_t i = o0; i < o1; i++)
+        for (int64_t j = p0; j < p1; j++) {
+            double w = want[i * g->k + j], got = out[i * g->k + j];
+            if (fabs(got - w) > (scale == 1 ? 0 : 2e-5 * (10 + fabs(w))))
+                fail_msg("%s: [%d,%d] is %g, not %g", spec_text(t, &s), (int)i, (int)j, got, w);
+        }
+}
+
+static void test_gemm_dw(void **unused) {
+    (void)unused;
+    for (int i = 0; i < ntargets; i++) {
+        const Target *t = targets[i];
+        int64_t mr = t->registers >= 32 ? 8 : 4, nr = 2 * target_lanes(t);
+        DwCase cases[] = {
+            {37, 2 * mr, 2 * nr, mr, nr, 16, 0, 0, 37, 0, 2 * mr, true},
+            {19, 3 * mr + 1, nr + 3, mr, nr, 8, 0, 3, 19, mr, 3 * mr + 1, false},
+            {24, 3 * mr + 3, 3 * nr - 1, mr, nr, 8, 1, 0, 24, nr, 3 * nr - 1, true},
+            {1, 10, 40, mr, nr, 4, 0, 0, 1, 0, 10, false},
+        };
+        for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+            gemm_dw_check(t, &cases[c], 1);
+            gemm_dw_check(t, &cases[c], 0.3711f);
+        }
+    }
+}
+
 // ---- conversions -------------------------------------------------------------------------------
 static void eltwise_check(const Target *t, DType from, DType to, int64_t n) {
     enum { ROWS = 6 };
@@ -294,9 +350,10 @@ static void test_instructions(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gemm),          cmocka_unit_test(test_conversions),
-        cmocka_unit_test(test_rounding),      cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_quantize_rows), cmocka_unit_test(test_instructions),
+        cmocka_unit_test(test_gemm),         cmocka_unit_test(test_gemm_dw),
+        cmocka_unit_test(test_conversions),  cmocka_unit_test(test_rounding),
+        cmocka_unit_test(test_rows),         cmocka_unit_test(test_quantize_rows),
+        cmocka_unit_test(test_instructions),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
