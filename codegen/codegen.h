@@ -68,6 +68,8 @@ bool codegen_text(Arena *a, const CodegenModel *model, EmitKind emit, Str *out, 
 // profile. The schedule's target must be one this CPU can run. NULL with an error on d.
 typedef void (*CodegenRunFn)(const CnxrtFrame *frame, int64_t thread, int64_t nthreads);
 CodegenRunFn codegen_jit_program(Arena *a, const Schedule *s, Diag *d);
+// The same as an object file of any target at `path`; the name of its function.
+const char *codegen_program_object(Arena *a, const Schedule *s, const char *path, Diag *d);
 // Runs the program `prepare` at build time: params (raw blob, param_bytes) -> weights
 // (weight_bytes, 64-byte aligned), which CodegenModel.embedded takes.
 bool codegen_prepare(Arena *a, const Schedule *prepare, const void *params, void *weights, Diag *d);
@@ -79,6 +81,9 @@ bool codegen_host_runs(Arena *a, const Target *t); // this CPU has what the row 
 // tests and tuning. The code lives until the process ends.
 typedef void (*KernelFn)(void *const *ops, int64_t r0, int64_t r1, int64_t c0, int64_t c1);
 KernelFn codegen_jit_kernel(Arena *a, const Target *t, const KernelSpec *spec, const char **why);
+// The same as an object file of any target at `path`; the name of its function, or NULL: *why.
+const char *codegen_kernel_object(Arena *a, const Target *t, const KernelSpec *spec,
+                                  const char *path, const char **why);
 // The FMA loop of a target (emit_peak_loop) in this process; NULL: *why.
 typedef double (*PeakFn)(int64_t iterations);
 PeakFn codegen_jit_peak(Arena *a, const Target *t, const char **why);

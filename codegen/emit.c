@@ -31,28 +31,33 @@ void emit_init(Emit *e, Arena *a, LLVMContextRef ctx, LLVMModuleRef mod, const T
 void emit_free(Emit *e) { LLVMDisposeBuilder(e->b); }
 
 // ---- functions ---------------------------------------------------------------------------------
-static void add_enum_attribute(Emit *e, const char *name, uint64_t value) {
+static void add_enum_attribute(Emit *e, Val fn, const char *name, uint64_t value) {
     unsigned kind = LLVMGetEnumAttributeKindForName(name, strlen(name));
-    LLVMAddAttributeAtIndex(e->fn, LLVMAttributeFunctionIndex,
+    LLVMAddAttributeAtIndex(fn, LLVMAttributeFunctionIndex,
                             LLVMCreateEnumAttribute(e->ctx, kind, value));
 }
 
-static void add_text_attribute(Emit *e, const char *key, const char *value) {
-    LLVMAddAttributeAtIndex(e->fn, LLVMAttributeFunctionIndex,
+static void add_text_attribute(Emit *e, Val fn, const char *key, const char *value) {
+    LLVMAddAttributeAtIndex(fn, LLVMAttributeFunctionIndex,
                             LLVMCreateStringAttribute(e->ctx, key, (unsigned)strlen(key), value,
                                                       (unsigned)strlen(value)));
+}
+
+void emit_target_attributes(Emit *e, Val fn) {
+    const Target *t = e->target;
+    add_enum_attribute(e, fn, "nounwind", 0);
+    add_text_attribute(e, fn, "target-cpu", t->cpu);
+    if (*t->features) add_text_attribute(e, fn, "target-features", t->features);
+    add_text_attribute(e, fn, "prefer-vector-width", arena_printf(e->arena, "%d", t->vector_bits));
+    // At least so many times 128 bits, which makes LLVM put fixed vectors into scalable registers.
+    if (t->vscale) add_enum_attribute(e, fn, "vscale_range", (uint64_t)t->vscale << 32);
 }
 
 Val emit_function(Emit *e, const char *symbol, const LLVMTypeRef *params, int n) {
     LLVMTypeRef types[16];
     for (int i = 0; i < n; i++) types[i] = params[i];
     e->fn = LLVMAddFunction(e->mod, symbol, LLVMFunctionType(e->none, types, (unsigned)n, 0));
-    add_enum_attribute(e, "nounwind", 0);
-    add_text_attribute(e, "target-cpu", e->target->cpu);
-    if (*e->target->features) add_text_attribute(e, "target-features", e->target->features);
-    add_text_attribute(e, "prefer-vector-width",
-                       arena_printf(e->arena, "%d", e->target->vector_bits));
-    if (e->target->vscale) add_enum_attribute(e, "vscale_range", (uint64_t)e->target->vscale << 32);
+    emit_target_attributes(e, e->fn);
     LLVMBasicBlockRef entry = LLVMAppendBasicBlockInContext(e->ctx, e->fn, "entry");
     LLVMPositionBuilderAtEnd(e->b, entry);
     return e->fn;
@@ -61,7 +66,7 @@ Val emit_function(Emit *e, const char *symbol, const LLVMTypeRef *params, int n)
 Val emit_internal(Emit *e, const char *symbol, const LLVMTypeRef *params, int n) {
     Val fn = emit_function(e, symbol, params, n);
     LLVMSetLinkage(fn, LLVMInternalLinkage);
-    add_enum_attribute(e, "noinline", 0);
+    add_enum_attribute(e, fn, "noinline", 0);
     return fn;
 }
 

@@ -38,6 +38,8 @@ Val emit_function(Emit *e, const char *symbol, const LLVMTypeRef *params, int n)
 Val emit_internal(Emit *e, const char *symbol, const LLVMTypeRef *params, int n);
 void emit_return(Emit *e);
 Val emit_intrinsic(Emit *e, const char *name, LLVMTypeRef *types, int ntypes, Val *args, int n);
+// Marks a function as code of the target.
+void emit_target_attributes(Emit *e, Val fn);
 Val emit_call(Emit *e, Val fn, const Val *args, int n);
 Val emit_stack(Emit *e, LLVMTypeRef type, int64_t count); // 64-byte aligned
 

@@ -62,6 +62,17 @@ CodegenRunFn codegen_jit_program(Arena *a, const Schedule *s, Diag *d) {
     return run;
 }
 
+const char *codegen_program_object(Arena *a, const Schedule *s, const char *path, Diag *d) {
+    Unit *u = unit_new(a, "jit", s->target, 2, d);
+    if (!u) return NULL;
+    LLVMSetLinkage(emit_program(u, s), LLVMExternalLinkage);
+    close_externs(u);
+    unit_verify(u);
+    bool ok = machine_emit_file(u->machine, u->mod, path, LLVMObjectFile, d);
+    unit_free(u);
+    return ok ? arena_printf(a, "%s_run", s->name) : NULL;
+}
+
 // One run with memory of its own for the time.
 static bool run_once(CodegenRunFn run, const Schedule *s, const void *params, void *weights,
                      Diag *d) {

@@ -29,6 +29,17 @@ KernelFn codegen_jit_kernel(Arena *a, const Target *t, const KernelSpec *spec, c
     return (KernelFn)(uintptr_t)fn;
 }
 
+const char *codegen_kernel_object(Arena *a, const Target *t, const KernelSpec *spec,
+                                  const char *path, const char **why) {
+    const char *symbol = NULL;
+    Unit *u = kernel_unit(a, t, spec, &symbol, why);
+    if (!u) return NULL;
+    bool ok = machine_emit_file(u->machine, u->mod, path, LLVMObjectFile, u->diag);
+    unit_free(u);
+    if (!ok) *why = "LLVM could not write the object";
+    return ok ? symbol : NULL;
+}
+
 PeakFn codegen_jit_peak(Arena *a, const Target *t, const char **why) {
     Unit *u = unit_new(a, "jit", t, 2, diag_new(a, stderr));
     if (!u) {

@@ -53,9 +53,7 @@ LLVMValueRef unit_table(Unit *u, LLVMTypeRef elem, LLVMValueRef *v, int n, const
 LLVMValueRef unit_function(Unit *u, const char *symbol, LLVMTypeRef type, LLVMLinkage linkage) {
     LLVMValueRef fn = LLVMAddFunction(u->mod, symbol, type);
     LLVMSetLinkage(fn, linkage);
-    unsigned nounwind = LLVMGetEnumAttributeKindForName("nounwind", 8);
-    LLVMAddAttributeAtIndex(fn, LLVMAttributeFunctionIndex,
-                            LLVMCreateEnumAttribute(u->ctx, nounwind, 0));
+    emit_target_attributes(&u->emit, fn);
     LLVMPositionBuilderAtEnd(u->b, LLVMAppendBasicBlockInContext(u->ctx, fn, "entry"));
     return fn;
 }

@@ -2,14 +2,8 @@
 // this machine can run.
 #ifndef CNX_TESTS_KERNEL_CASE_H
 #define CNX_TESTS_KERNEL_CASE_H
-#include "../../codegen/codegen.h"
+#include "emulator.h"
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-#include <cmocka.h>
 
 // Compiled kernels live until the process ends, on purpose: no leak to report.
 const char *__asan_default_options(void);
@@ -25,7 +19,7 @@ static const float POISON = -7.25e30f;
 
 // n floats between guards of POISON, 64-byte aligned.
 static inline float *floats_new(int64_t n) {
-    float *p = arena_alloc(arena, (size_t)(n + 2 * GUARD) * sizeof(float));
+    float *p = operand_bytes(arena, (size_t)(n + 2 * GUARD) * sizeof(float));
     for (int64_t i = 0; i < n + 2 * GUARD; i++) p[i] = POISON;
     return p + GUARD;
 }
@@ -112,9 +106,32 @@ static inline const char *spec_text(const Target *t, const Spec *s) {
     return arena_printf(arena, "%s %s", t->name, spec_print(arena, &s->spec));
 }
 
+// The kernel compiled last, as far as the server knows it.
+static struct {
+    const char *shared, *symbol;
+    int operands;
+} last;
+
+static inline void emulated_kernel(void *const *ops, int64_t r0, int64_t r1, int64_t c0,
+                                   int64_t c1) {
+    void **there = operand_bytes(arena, (size_t)last.operands * sizeof *there);
+    for (int i = 0; i < last.operands; i++) there[i] = ops[i];
+    emulator_call(last.shared, last.symbol, there, r0, r1, c0, c1);
+}
+
+// The function is good until the next one is compiled.
 static inline KernelFn compile(const Target *t, const Spec *s) {
     const char *why = "";
-    KernelFn fn = codegen_jit_kernel(arena, t, &s->spec, &why);
+    KernelFn fn = NULL;
+    if (emulated()) {
+        if (last.shared) unlink(last.shared);
+        last.symbol = codegen_kernel_object(arena, t, &s->spec, emulator_object(arena), &why);
+        last.operands = spec_operands(&s->spec);
+        last.shared = last.symbol ? emulator_link(arena) : NULL;
+        if (last.symbol) fn = emulated_kernel;
+    } else {
+        fn = codegen_jit_kernel(arena, t, &s->spec, &why);
+    }
     if (!fn) fail_msg("%s: %s", spec_text(t, s), why);
     return fn;
 }
@@ -123,16 +140,22 @@ static inline KernelFn compile(const Target *t, const Spec *s) {
 static inline int setup(void **unused) {
     (void)unused;
     arena = arena_new();
-    const Target *host = codegen_native_target(arena);
-    for (int i = 0; host && i < target_count; i++) {
-        if (codegen_host_runs(arena, &target_table[i])) targets[ntargets++] = &target_table[i];
+    emulator_start(arena);
+    if (emulated()) {
+        targets[ntargets++] = emulator.target;
+        return 0;
     }
+    const Target *host = codegen_native_target(arena);
+    for (int i = 0; host && i < target_count; i++)
+        if (codegen_host_runs(arena, &target_table[i])) targets[ntargets++] = &target_table[i];
     if (host) targets[ntargets++] = host;
     return ntargets ? 0 : 1;
 }
 
 static inline int teardown(void **unused) {
     (void)unused;
+    if (last.shared) unlink(last.shared);
+    emulator_stop();
     arena_free(arena);
     return 0;
 }
