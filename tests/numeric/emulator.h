@@ -93,6 +93,19 @@ static inline void operands_reset(void) {
     emulator.used = 0;
 }
 
+// n bytes of NaNs, so that what is read before it is written shows; bytes_free gives them back.
+static inline char *bytes_new(int64_t n) {
+    size_t size = ((size_t)n + 64 + 63) / 64 * 64;
+    char *p = emulated() ? operand_bytes(NULL, size) : aligned_alloc(64, size);
+    assert_non_null(p);
+    memset(p, 0xff, size);
+    return p;
+}
+
+static inline void bytes_free(void *p) {
+    if (!emulated()) free(p);
+}
+
 // ---- calls -------------------------------------------------------------------------------------
 static inline void emulator_tool(const char *const *argv) {
     pid_t pid;

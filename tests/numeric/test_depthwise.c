@@ -2,17 +2,11 @@
 // this machine can run, against the evaluator. Inputs are small integers: results must be exact.
 // With real inputs, packed rows against the masked dense kernels: equal where sub-blocks are single
 // positions, within 1e-6 elsewhere.
-#include "../../codegen/codegen.h"
 #include "../../ir/eval.h"
 #include "../../ir/text.h"
 #include "../../passes/pipeline.h"
+#include "emulator.h"
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-#include <cmocka.h>
 
 // Compiled programs live until the process ends, on purpose: no leak to report.
 const char *__asan_default_options(void);
@@ -64,20 +58,12 @@ static Tensor make_tensor(const Values *v, Type type, const char *name) {
 
 static float *as_floats(Arena *a, const Tensor *t) {
     int64_t n = tensor_elems(t);
-    float *f = arena_alloc(a, (size_t)(n + 16) * sizeof *f);
+    float *f = operand_bytes(a, (size_t)(n + 16) * sizeof *f);
     for (int64_t i = 0; i < n; i++) f[i] = (float)((double *)t->data)[i];
     return f;
 }
 
 // ---- running -----------------------------------------------------------------------------------
-static char *bytes_new(int64_t n) {
-    size_t size = ((size_t)n + 64 + 63) / 64 * 64;
-    char *p = aligned_alloc(64, size);
-    assert_non_null(p);
-    memset(p, 0xff, size); // NaNs: what is read before it is written shows
-    return p;
-}
-
 static const Schedule *find_schedule(const Pipeline *p, const char *name) {
     for (int i = 0; i < p->schedules.n; i++)
         if (strcmp(p->schedules.v[i]->name, name) == 0) return p->schedules.v[i];
@@ -95,9 +81,12 @@ static void run_schedule(const Values *v, const Schedule *s, CodegenRunFn fn, Cn
     frame->arena = bytes_new(s->fixed_bytes + v->batch * s->image_bytes);
     frame->scratch = bytes_new(s->scratch_bytes);
     frame->batch = v->batch;
-    fn(frame, 0, 1);
-    free(frame->arena);
-    free(frame->scratch);
+    if (emulated())
+        emulator_run(v->arena, s, frame, diag_new(v->arena, stderr));
+    else
+        fn(frame, 0, 1);
+    bytes_free(frame->arena);
+    bytes_free(frame->scratch);
 }
 
 static char *prepared_weights(const Values *v, const Compiled *c) {
@@ -112,7 +101,7 @@ static char *prepared_weights(const Values *v, const Compiled *c) {
     }
     CnxrtFrame frame = {.params = params, .weights = weights};
     run_schedule(v, s, c->run_prepare, &frame);
-    free(params);
+    bytes_free(params);
     return weights;
 }
 
@@ -128,12 +117,15 @@ static const char *find_param(void *user, const char *name, Type type, Tensor *o
 }
 
 static CodegenRunFn jit(Arena *a, const Schedule *s) {
+    if (emulated()) return NULL;
     CodegenRunFn fn = s ? codegen_jit_program(a, s, diag_new(a, stderr)) : NULL;
     assert_true(fn || !s);
     return fn;
 }
 
+// Results of what was compiled before are gone.
 static Compiled compile(Arena *a, const Target *t, const char *text) {
+    operands_reset();
     Diag *d = diag_new(a, stderr);
     Module *m = module_parse(a, d, "test.ir", text, strlen(text));
     if (!m) fail_msg("%s", text);
@@ -170,12 +162,12 @@ static Result run(Values *v, const Compiled *c) {
     char *weights = prepared_weights(v, c);
     CnxrtFrame frame = {.weights = weights, .inputs = ports, .outputs = r.got};
     run_schedule(v, c->infer, c->run_infer, &frame);
-    free(weights);
+    bytes_free(weights);
     return r;
 }
 
 static void result_free(Result *r) {
-    for (int i = 0; i < r->g->outputs.n; i++) free(r->got[i]);
+    for (int i = 0; i < r->g->outputs.n; i++) bytes_free(r->got[i]);
 }
 
 static void check_exact(const char *what, const Result *r) {
@@ -390,6 +382,7 @@ static void spill_check(Arena *a, const Target *t, const SpillCase *s) {
 
 static void test_spills(void **unused) {
     (void)unused;
+    if (emulated()) return;
     for (int i = 0; i < target_count; i++) {
         const Target *t = &target_table[i];
         if (!t->fma) continue; // a product takes a register
@@ -424,7 +417,9 @@ static Arena *target_arena;
 static int setup(void **unused) {
     (void)unused;
     target_arena = arena_new();
-    for (int i = 0; i < target_count; i++)
+    emulator_start(target_arena);
+    if (emulated()) targets[ntargets++] = emulator.target;
+    for (int i = 0; i < target_count && !emulated(); i++)
         if (codegen_host_runs(target_arena, &target_table[i]))
             targets[ntargets++] = &target_table[i];
     return ntargets ? 0 : 1;
@@ -432,6 +427,7 @@ static int setup(void **unused) {
 
 static int teardown(void **unused) {
     (void)unused;
+    emulator_stop();
     arena_free(target_arena);
     return 0;
 }

