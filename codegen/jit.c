@@ -66,7 +66,7 @@ const char *codegen_program_object(Arena *a, const Schedule *s, const char *path
     Unit *u = unit_new(a, "jit", s->target, 2, d);
     if (!u) return NULL;
     LLVMSetLinkage(emit_program(u, s), LLVMExternalLinkage);
-    close_externs(u);
+    unit_close_externs(u);
     unit_verify(u);
     bool ok = machine_emit_file(u->machine, u->mod, path, LLVMObjectFile, d);
     unit_free(u);

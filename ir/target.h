@@ -21,13 +21,15 @@ typedef struct {
     int vscale;        // scalable vectors of at least vscale * 128 bits; 0: fixed registers
     bool fma;
     int fma_ports; // full vectors a cycle
-    bool lane_fma; // multiplies by a lane of a vector register
     bool masks;    // masked loads and stores are native
     bool permute2; // vpermi2ps: register table look-up
     bool fp16;     // converts vectors of IEEE halves to f32 and back
     Bf16Dot bf16_dot;
     Int8Dot int8_dot;
-    bool amx;   // tiles: tdpbf16ps, tdpbusd
+    bool amx; // tiles: tdpbf16ps, tdpbusd
+    // What LLVM's register allocator keeps free of spills in a GEMM's inner loop: rows and sums
+    // (vectors) of a tile, steps of k in one pass.
+    int tile_rows, tile_sums, tile_unroll;
     int l1, l2; // bytes
     const char *doc;
 } Target;

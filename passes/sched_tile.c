@@ -1,7 +1,7 @@
 // Tiles and row blocks from the target table: no choice here knows a model or an instruction set.
 #include "sched.h"
 
-enum { LATENCY = 4, LOADS = 2, MAX_ACCUMULATORS = 24 };
+enum { LATENCY = 4, LOADS = 2 };
 
 // Cycles of one step of k for a tile of m rows and v vectors: bound by FMA ports, by loads (v of
 // the panel, one broadcast a row, each shared) and by the latency of the sums' dependent FMAs.
@@ -27,14 +27,15 @@ static double gemm_cycles(const Target *t, int64_t rows, int64_t n, int64_t mr, 
 
 GemmTile gemm_tile(const Target *t, int64_t rows, int64_t n, int64_t k) {
     int64_t lanes = target_lanes(t);
-    GemmTile best = {.mr = 4, .nr = lanes, .ku = 4};
+    GemmTile best = {.mr = 4, .nr = lanes, .ku = t->tile_unroll};
     double least = 0;
     for (int64_t half = 2; half <= 10; half++) { // panel width in half vectors
         int64_t nr = half * lanes / 2, vectors = (half + 1) / 2;
         if (half % 2 && lanes < 8) continue;
-        for (int64_t mr = 1; mr <= 14; mr++) {
-            if (mr * vectors > MAX_ACCUMULATORS) break;
-            if (mr * vectors + vectors + 2 > t->registers) break;
+        for (int64_t mr = 1; mr <= t->tile_rows; mr++) {
+            if (mr * vectors > t->tile_sums) break;
+            // The panel's vectors, one broadcast, a product where there is no FMA.
+            if (mr * vectors + vectors + 1 + !t->fma > t->registers) break;
             double c = gemm_cycles(t, rows, n, mr, (double)vectors, nr);
             if (least != 0 && c >= least * 0.999) continue;
             least = c;

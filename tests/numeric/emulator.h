@@ -93,8 +93,8 @@ static inline void operands_reset(void) {
     emulator.used = 0;
 }
 
-// n bytes of NaNs, so that what is read before it is written shows; bytes_free gives them back.
-static inline char *bytes_new(int64_t n) {
+// n bytes of NaNs, so that what is read before it is written shows; block_free gives them back.
+static inline char *block_new(int64_t n) {
     size_t size = ((size_t)n + 64 + 63) / 64 * 64;
     char *p = emulated() ? operand_bytes(NULL, size) : aligned_alloc(64, size);
     assert_non_null(p);
@@ -102,7 +102,7 @@ static inline char *bytes_new(int64_t n) {
     return p;
 }
 
-static inline void bytes_free(void *p) {
+static inline void block_free(void *p) {
     if (!emulated()) free(p);
 }
 

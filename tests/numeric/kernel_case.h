@@ -29,6 +29,11 @@ static inline void guards_check(const float *p, int64_t n) {
         if (p[-i] != POISON || p[n + i - 1] != POISON) fail_msg("written %d past an end", i);
 }
 
+// x[0..n) where a kernel can read it.
+static inline float *floats_of(const float *x, int64_t n) {
+    return memcpy(floats_new(n), x, (size_t)n * sizeof(float));
+}
+
 static uint64_t state = 1;
 
 static inline uint64_t draw(void) {

@@ -78,21 +78,21 @@ typedef struct {
 } Compiled;
 
 static void run_schedule(const Values *v, const Schedule *s, CodegenRunFn fn, CnxrtFrame *frame) {
-    frame->arena = bytes_new(s->fixed_bytes + v->batch * s->image_bytes);
-    frame->scratch = bytes_new(s->scratch_bytes);
+    frame->arena = block_new(s->fixed_bytes + v->batch * s->image_bytes);
+    frame->scratch = block_new(s->scratch_bytes);
     frame->batch = v->batch;
     if (emulated())
         emulator_run(v->arena, s, frame, diag_new(v->arena, stderr));
     else
         fn(frame, 0, 1);
-    bytes_free(frame->arena);
-    bytes_free(frame->scratch);
+    block_free(frame->arena);
+    block_free(frame->scratch);
 }
 
 static char *prepared_weights(const Values *v, const Compiled *c) {
     const Schedule *s = c->prepare;
-    if (!s) return bytes_new(0);
-    char *params = bytes_new(s->param_bytes), *weights = bytes_new(s->weight_bytes);
+    if (!s) return block_new(0);
+    char *params = block_new(s->param_bytes), *weights = block_new(s->weight_bytes);
     for (int i = 0; i < s->buffers.n; i++) {
         const Buffer *b = &s->buffers.v[i];
         if (b->region != REGION_PARAM) continue;
@@ -101,7 +101,7 @@ static char *prepared_weights(const Values *v, const Compiled *c) {
     }
     CnxrtFrame frame = {.params = params, .weights = weights};
     run_schedule(v, s, c->run_prepare, &frame);
-    bytes_free(params);
+    block_free(params);
     return weights;
 }
 
@@ -158,16 +158,16 @@ static Result run(Values *v, const Compiled *c) {
                        .user = v};
     const char *why = eval_graph(&ctx, r.g, r.want);
     if (why) fail_msg("%s", why);
-    for (int i = 0; i < r.g->outputs.n; i++) r.got[i] = bytes_new(4 * tensor_elems(&r.want[i]));
+    for (int i = 0; i < r.g->outputs.n; i++) r.got[i] = block_new(4 * tensor_elems(&r.want[i]));
     char *weights = prepared_weights(v, c);
     CnxrtFrame frame = {.weights = weights, .inputs = ports, .outputs = r.got};
     run_schedule(v, c->infer, c->run_infer, &frame);
-    bytes_free(weights);
+    block_free(weights);
     return r;
 }
 
 static void result_free(Result *r) {
-    for (int i = 0; i < r->g->outputs.n; i++) bytes_free(r->got[i]);
+    for (int i = 0; i < r->g->outputs.n; i++) block_free(r->got[i]);
 }
 
 static void check_exact(const char *what, const Result *r) {

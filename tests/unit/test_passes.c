@@ -165,8 +165,8 @@ static void test_passes_keep_meaning(void **state) {
 
 // ---- compiled equals eval ----------------------------------------------------------------------
 static void run_schedule(Run *r, const Schedule *s, CnxrtFrame *frame) {
-    frame->arena = bytes_new(s->fixed_bytes + BATCH * s->image_bytes);
-    frame->scratch = bytes_new(s->scratch_bytes);
+    frame->arena = block_new(s->fixed_bytes + BATCH * s->image_bytes);
+    frame->scratch = block_new(s->scratch_bytes);
     frame->batch = BATCH;
     CodegenRunFn fn = emulated() ? NULL : codegen_jit_program(r->arena, s, r->diag);
     fflush(r->out);
@@ -175,8 +175,8 @@ static void run_schedule(Run *r, const Schedule *s, CnxrtFrame *frame) {
         fn(frame, 0, 1);
     else
         emulator_run(r->arena, s, frame, r->diag);
-    bytes_free(frame->arena);
-    bytes_free(frame->scratch);
+    block_free(frame->arena);
+    block_free(frame->scratch);
 }
 
 static const Schedule *find_schedule(const Run *r, const char *name) {
@@ -187,8 +187,8 @@ static const Schedule *find_schedule(const Run *r, const char *name) {
 
 static char *prepared_weights(Run *r) {
     const Schedule *s = find_schedule(r, "prepare");
-    if (!s) return bytes_new(0);
-    char *params = bytes_new(s->param_bytes), *weights = bytes_new(s->weight_bytes);
+    if (!s) return block_new(0);
+    char *params = block_new(s->param_bytes), *weights = block_new(s->weight_bytes);
     for (int i = 0; i < s->buffers.n; i++) {
         const Buffer *b = &s->buffers.v[i];
         if (b->region != REGION_PARAM) continue;
@@ -197,7 +197,7 @@ static char *prepared_weights(Run *r) {
     }
     CnxrtFrame frame = {.params = params, .weights = weights};
     run_schedule(r, s, &frame);
-    bytes_free(params);
+    block_free(params);
     return weights;
 }
 
@@ -222,7 +222,7 @@ static void check_compiled(const char *name, const char *text, bool unoptimised,
         size_t bytes = 4 * (size_t)tensor_elems(&x);
         in[i] = memcpy(operand_bytes(r.arena, bytes), x.data, bytes);
     }
-    for (int i = 0; i < g->outputs.n; i++) out[i] = bytes_new(4 * tensor_elems(&want[i]));
+    for (int i = 0; i < g->outputs.n; i++) out[i] = block_new(4 * tensor_elems(&want[i]));
     char *weights = prepared_weights(&r);
     CnxrtFrame frame = {.weights = weights, .inputs = in, .outputs = out};
     run_schedule(&r, find_schedule(&r, "infer"), &frame);
@@ -231,9 +231,9 @@ static void check_compiled(const char *name, const char *text, bool unoptimised,
         double *got = NEWN(r.arena, double, n + 1);
         for (int64_t k = 0; k < n; k++) got[k] = ((float *)out[i])[k];
         assert_close(what, g->outputs.v[i].name, &want[i], got, 1e-4);
-        bytes_free(out[i]);
+        block_free(out[i]);
     }
-    bytes_free(weights);
+    block_free(weights);
     run_end(&r);
 }
 
