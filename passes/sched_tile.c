@@ -83,7 +83,7 @@ DwTile gemm_dw_tile(const Target *t, int64_t n, int64_t k) {
     double least = 0;
     for (int64_t vectors = k > lanes ? 2 : 1; vectors <= 3; vectors++)
         for (int64_t mr = 4; mr <= 12; mr++) {
-            if (mr > n || mr * vectors > MAX_ACCUMULATORS) break;
+            if (mr > n || mr * vectors > t->tile_sums) break;
             if (mr * vectors + vectors + 2 > t->registers) break;
             DwTile tile = {mr, vectors * lanes};
             double c = dw_cycles(t, n, k, tile);

@@ -73,7 +73,7 @@ static inline void emulator_start(Arena *a) {
 
 static inline void emulator_stop(void) {
     if (!emulated()) return;
-    close(emulator.to);
+    close(emulator.to); // the server ends
     rmdir(emulator.dir);
 }
 
