@@ -51,7 +51,7 @@ class Configuration:
             raise Failure("not installed", str(e)) from None
         try:
             return worker, worker.answer(self.options.timeout), output
-        except Failure:
+        except BaseException:
             worker.close()
             raise
 

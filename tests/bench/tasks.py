@@ -205,9 +205,8 @@ class Pretraining(Training):
         return self.facts["fcmae"]["parameters"]  # of the decoder: the encoder's are `train`'s
 
 
-# The AVX-512 kernels of versions that are older than the CPU and would choose narrower ones. The value
-# of BLIS is its number of the skx family.
-AVX512 = {"OPENBLAS_CORETYPE": "SkylakeX", "BLIS_ARCH_TYPE": "0"}
+# BLIS knows its CPUs by name alone and takes the slowest kernels for others: its number of skx.
+BLIS_AVX512 = {"BLIS_ARCH_TYPE": "0"}
 
 
 class Kernels(Subject):
@@ -222,8 +221,9 @@ class Kernels(Subject):
             self.path(f"output-{peer}.bin")
 
     def environment(self, peer, cpus):
-        more = AVX512 if "avx512f" in cpu_flags() else {}
-        return {**more, **super().environment(peer, cpus)}
+        chosen = {k: v for k, v in super().environment(peer, cpus).items()
+                  if not k.startswith("OPENBLAS_")}  # which may ask for another CPU's kernels
+        return {**chosen, **(BLIS_AVX512 if "avx512f" in cpu_flags() else {})}
 
     def figures(self, batch, results):
         kind, *sizes = self.model.split()
