@@ -117,8 +117,14 @@ static Val apply_word(Emit *e, const EpilogueCode *p, EpilogueColumn *c, int i, 
 }
 
 Val epilogue_apply(Emit *e, const EpilogueCode *p, EpilogueColumn *c, Val v, Val row) {
-    for (int i = p->first; i < p->n; i++) v = apply_word(e, p, c, i, v, row);
-    return v;
+    Val out = NULL;
+    for (int i = p->first; i < p->n; i++) {
+        if (p->words[i] == EPI_OUT)
+            out = v;
+        else
+            v = apply_word(e, p, c, i, v, row);
+    }
+    return out ? out : v;
 }
 
 void epilogue_column_end(Emit *e, const EpilogueCode *p, EpilogueColumn *c) {

@@ -42,7 +42,8 @@ int epilogue_operands(int64_t word) {
     switch (word) {
     case EPI_GELU:
     case EPI_GELU_TANH:
-    case EPI_SIGN: return 0;
+    case EPI_SIGN:
+    case EPI_OUT: return 0;
     case EPI_FMA_SCALE:
     case EPI_STAT_DOT: return 2;
     default: return 1;

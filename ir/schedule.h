@@ -51,6 +51,7 @@ typedef enum {
     EPI_SIGN,
     EPI_STORE,
     EPI_SCALE_IMAGE,
+    EPI_OUT,
 } Epilogue;
 
 typedef struct {

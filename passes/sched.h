@@ -39,6 +39,7 @@ typedef struct {
     const int *uses;
     Value *root;   // of each value: the one whose memory it is (views)
     int *buffer;   // of each root, -1: none yet
+    int *factors;  // of each value: buffer of what a mask multiplies the rows of an image by, or -1
     int *deferred; // of each value: node index of a depthwise group left to its reader, else -1
     VEC(Stat) stats;
     VEC(Value) done; // scheduled along with a node before theirs
@@ -173,6 +174,8 @@ void sum_image_partials(Sched *sc, const Node *n, int partial, int64_t blocks);
 // epilogue: each the only reader of the one before, with operands that are there. Returns the value
 // they end in, which is what the kernel writes.
 Value chain_follow(Sched *sc, const Node *n, Value v, SpecAttrs *s, Operands *o);
+// The same where a mask of v is wanted besides v: v is stored, the kernel writes the masked value.
+Value chain_mask(Sched *sc, const Node *n, Value v, SpecAttrs *s, Operands *o);
 // Sums of value v, result of node n, that the kernel which makes v computes in its epilogue: words
 // and operands are appended, the steps that finish the sums follow that kernel's.
 typedef struct {
@@ -183,6 +186,9 @@ typedef struct {
 } Riders;
 Riders riders_begin(Sched *sc, const Node *n, Value v, Rows r, int64_t block, SpecAttrs *s,
                     Operands *o);
+// Appends a statistic of a mask of v: the kernel writes v, what follows only sums.
+void riders_masked(Sched *sc, Riders *k, const Node *n, Value v, int64_t block, SpecAttrs *s,
+                   Operands *o);
 void riders_end(Sched *sc, const Riders *k);
 // The optimiser (schedule_optim.c).
 void schedule_adamw(Sched *sc, const Node *n);
@@ -191,6 +197,8 @@ void schedule_ema(Sched *sc, const Node *n);
 bool schedule_chain(Sched *sc, const Node *n);
 // True when the cast n is left to the gradients of weights that read it, which round by themselves.
 bool cast_defers(const Sched *sc, const Node *n);
+// The factors of the rows of an image for every mask that is an input: made first, once for a size.
+void mask_factors(Sched *sc);
 // True when the product n is left to the image_sum that reads it.
 bool mul_defers(const Sched *sc, const Node *n);
 

@@ -354,11 +354,12 @@ static void sched_begin(Sched *sc, Pipeline *p, Prepare *prepare, const Graph *g
     sc->uses = graph_use_counts(sc->g);
     sc->root = NEWN(p->arena, Value, sc->g->values.n + 1);
     sc->buffer = NEWN(p->arena, int, sc->g->values.n + 1);
+    sc->factors = NEWN(p->arena, int, sc->g->values.n + 1);
     sc->deferred = NEWN(p->arena, int, sc->g->values.n + 1);
     for (int i = 0; i < sc->g->values.n; i++) {
         const Node *n = graph_def(sc->g, (Value)i);
         sc->root[i] = op_info[n->op].traits & T_VIEW ? sc->root[n->args[0]] : (Value)i;
-        sc->buffer[i] = sc->deferred[i] = -1;
+        sc->buffer[i] = sc->deferred[i] = sc->factors[i] = -1;
     }
 }
 
@@ -439,6 +440,7 @@ static Schedule *schedule_program(Pipeline *p, Prepare *prepare, const Graph *g)
     ice_context.program = g->name;
     sched_begin(&sc, p, prepare, g);
     for (int i = 0; i < sc.g->inputs.n; i++) buffer_of(&sc, sc.g->inputs.v[i]);
+    mask_factors(&sc);
     for (int i = 0; i < sc.g->nodes.n; i++) schedule_node(&sc, i);
     copy_outputs(&sc);
     return sc.s;

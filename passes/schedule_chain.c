@@ -28,6 +28,7 @@ static bool scales_images(const Sched *sc, const Node *n) {
 static bool is_link(const Sched *sc, const Node *n) {
     switch (n->op) {
     case OP_SCALE_ROWS: return graph_type(sc->g, n->first).rank >= 2 && scales_images(sc, n);
+    case OP_MASK: return sc->factors[n->first] >= 0;
     case OP_ADD:
     case OP_MUL:
     case OP_SCALE:
@@ -37,8 +38,27 @@ static bool is_link(const Sched *sc, const Node *n) {
     }
 }
 
-// The operand whose elements become the result's.
-static Value primary(const Node *n) { return n->args[n->op == OP_GRN_STAT_DX ? 1 : 0]; }
+// v is made by a link for its one reader, and not by a product with a vector unless `product`.
+static bool is_made_for_one(const Sched *sc, Value v, bool product) {
+    const Node *n = graph_def(sc->g, v);
+    bool is_product = n->op == OP_SCALE || is_grn_l2(n);
+    return sc->uses[v] == 1 && is_link(sc, n) && !is_done(sc, v) && product == is_product;
+}
+
+// The operand whose elements become the result's. Of a sum it is the second where that one is under
+// construction and the first is not, or is a product, which can be added.
+static Value primary(const Sched *sc, const Node *n) {
+    if (n->op == OP_GRN_STAT_DX) return n->args[1];
+    if (n->op != OP_ADD) return n->args[0];
+    bool swap = type_eq(graph_type(sc->g, n->args[0]), graph_type(sc->g, n->args[1])) &&
+                is_made_for_one(sc, n->args[1], false) && !is_made_for_one(sc, n->args[0], false);
+    return n->args[swap];
+}
+
+// The other one of two.
+static Value secondary(const Sched *sc, const Node *n) {
+    return n->args[n->args[0] == primary(sc, n)];
+}
 
 // The one node that reads v, NULL where several do or it is a result of the program.
 static const Node *only_reader(const Sched *sc, Value v) {
@@ -55,7 +75,7 @@ static Role role_for_reader(const Sched *sc, const Node *n) {
     const Node *u = only_reader(sc, n->first);
     if (!u || !is_link(sc, u) || (u->op == OP_MUL && mul_defers(sc, u))) return IN_MEMORY;
     if (!type_eq(graph_type(sc->g, u->first), graph_type(sc->g, n->first))) return IN_MEMORY;
-    if (primary(u) == n->first) return AS_VALUE;
+    if (primary(sc, u) == n->first) return AS_VALUE;
     bool product = n->op == OP_SCALE || is_grn_l2(n);
     return u->op == OP_ADD && product ? AS_PRODUCT : IN_MEMORY;
 }
@@ -63,7 +83,7 @@ static Role role_for_reader(const Sched *sc, const Node *n) {
 static Role role(const Sched *sc, const Node *n);
 
 static int chain_length(const Sched *sc, const Node *n) {
-    const Node *from = graph_def(sc->g, primary(n));
+    const Node *from = graph_def(sc->g, primary(sc, n));
     return 1 + (role(sc, from) == AS_VALUE ? chain_length(sc, from) : 0);
 }
 
@@ -90,37 +110,55 @@ static void add_product(Sched *sc, Chain *c, const Node *n) {
         operand_add(&c->rest, grn_stat_factor(sc, n));
 }
 
-static void add_link(Sched *sc, Chain *c, const Node *n) {
+// The word of a link of two operands, `other` being the one that is not the value.
+static Epilogue link_word(const Sched *sc, const Node *n, Value other) {
     switch (n->op) {
-    case OP_GRN_STAT_DX:
+    case OP_GELU_DX: return node_int(n, A_approx) ? EPI_GELU_TANH_DX : EPI_GELU_DX;
+    case OP_SCALE: return EPI_SCALE;
+    case OP_SCALE_ROWS: return EPI_SCALE_IMAGE;
+    case OP_MASK: return EPI_SCALE_ROWS;
+    case OP_MUL: return EPI_MUL;
+    default:
+        return type_eq(graph_type(sc->g, n->first), graph_type(sc->g, other)) ? EPI_ADD : EPI_BIAS;
+    }
+}
+
+static void add_word(Sched *sc, const Node *n, Value other, SpecAttrs *s, Operands *o) {
+    spec_word(s, link_word(sc, n, other));
+    if (n->op == OP_MASK)
+        operand_add(o, sc->factors[n->first]);
+    else
+        operand_value(sc, o, other);
+}
+
+static void add_link(Sched *sc, Chain *c, const Node *n) {
+    if (n->op == OP_GRN_STAT_DX) {
         spec_word(&c->attrs, EPI_SCALE);
         operand_add(&c->rest, grn_stat_factor(sc, n));
-        return;
-    case OP_GELU: spec_word(&c->attrs, node_int(n, A_approx) ? EPI_GELU_TANH : EPI_GELU); return;
-    case OP_GELU_DX:
-        spec_word(&c->attrs, node_int(n, A_approx) ? EPI_GELU_TANH_DX : EPI_GELU_DX);
-        break;
-    case OP_SCALE: spec_word(&c->attrs, EPI_SCALE); break;
-    case OP_SCALE_ROWS: spec_word(&c->attrs, EPI_SCALE_IMAGE); break;
-    case OP_MUL: spec_word(&c->attrs, EPI_MUL); break;
-    default:
-        if (role(sc, graph_def(sc->g, n->args[1])) == AS_PRODUCT) {
-            add_product(sc, c, graph_def(sc->g, n->args[1]));
-            return;
-        }
-        bool equal = type_eq(graph_type(sc->g, n->args[0]), graph_type(sc->g, n->args[1]));
-        spec_word(&c->attrs, equal ? EPI_ADD : EPI_BIAS);
+    } else if (n->op == OP_GELU) {
+        spec_word(&c->attrs, node_int(n, A_approx) ? EPI_GELU_TANH : EPI_GELU);
+    } else if (n->op == OP_ADD && role(sc, graph_def(sc->g, secondary(sc, n))) == AS_PRODUCT) {
+        add_product(sc, c, graph_def(sc->g, secondary(sc, n)));
+    } else {
+        add_word(sc, n, secondary(sc, n), &c->attrs, &c->rest);
     }
-    operand_value(sc, &c->rest, n->args[1]);
 }
 
 // The words of n and of the links below it; the value the chain starts from.
 static Value add_links(Sched *sc, Chain *c, const Node *n) {
-    const Node *from = graph_def(sc->g, primary(n));
-    Value start = primary(n);
+    const Node *from = graph_def(sc->g, primary(sc, n));
+    Value start = primary(sc, n);
     if (role(sc, from) == AS_VALUE) start = add_links(sc, c, from);
     add_link(sc, c, n);
     return start;
+}
+
+// The statistic that alone reads mask n, NULL where there is none or it needs two passes.
+static const Node *masks_stat(const Sched *sc, const Node *n) {
+    const Node *u = sc->factors[n->first] < 0 ? NULL : only_reader(sc, n->first);
+    bool streams = u && u->op == OP_GRN_STAT &&
+                   node_int(u, A_aggregate) != attr_word_index(A_aggregate, "std", 3);
+    return streams ? u : NULL;
 }
 
 // ---- links that follow a kernel ----------------------------------------------------------------
@@ -148,15 +186,7 @@ static Value follows_with(const Sched *sc, const Node *n, const Node *u, Value v
 static bool take_link(Sched *sc, const Node *n, const Node *u, Value v, SpecAttrs *s, Operands *o) {
     Value other = s->nepilogue < MAX_CHAIN ? follows_with(sc, n, u, v) : NO_VALUE;
     if (other == NO_VALUE) return false;
-    bool equal = type_eq(graph_type(sc->g, other), graph_type(sc->g, v));
-    switch (u->op) {
-    case OP_GELU_DX: spec_word(s, node_int(u, A_approx) ? EPI_GELU_TANH_DX : EPI_GELU_DX); break;
-    case OP_SCALE: spec_word(s, EPI_SCALE); break;
-    case OP_SCALE_ROWS: spec_word(s, EPI_SCALE_IMAGE); break;
-    case OP_MUL: spec_word(s, EPI_MUL); break;
-    default: spec_word(s, equal ? EPI_ADD : EPI_BIAS);
-    }
-    operand_value(sc, o, other);
+    add_word(sc, u, other, s, o);
     vec_push(sc->a, &sc->done, u->first);
     return true;
 }
@@ -182,6 +212,22 @@ static Value store_and_follow(Sched *sc, const Node *n, SpecAttrs *s, Operands *
         return chain_follow(sc, n, u->first, s, o);
     }
     return n->first;
+}
+
+// Where a mask of v is wanted besides v, the result of node n, whose kernel applies s: v is stored
+// on the way to what the mask makes of it. Returns what the kernel writes last.
+Value chain_mask(Sched *sc, const Node *n, Value v, SpecAttrs *s, Operands *o) {
+    if (!sc->p->fuse_steps || sc->uses[v] < 2) return v;
+    for (const Node *u = n + 1; u < sc->g->nodes.v + sc->g->nodes.n && u <= n + NEAR; u++) {
+        if (u->op != OP_MASK || u->args[0] != v || role(sc, u) != IN_MEMORY || masks_stat(sc, u) ||
+            s->nepilogue + 2 > MAX_CHAIN || follows_with(sc, n, u, v) == NO_VALUE)
+            continue;
+        spec_word(s, EPI_STORE);
+        operand_value(sc, o, v);
+        take_link(sc, n, u, v, s, o);
+        return u->first;
+    }
+    return v;
 }
 
 // ---- sums that ride along ----------------------------------------------------------------------
@@ -212,6 +258,14 @@ static void ride(Sched *sc, Riders *k, const Node *u, Epilogue word, SpecAttrs *
     operand_blocks(o, k->partial[i], k->r.n * 4);
 }
 
+static void ride_stat(Sched *sc, Riders *k, const Node *stat, int64_t block, SpecAttrs *s,
+                      Operands *o) {
+    const Stat *st = stat_new(sc, stat, stat, stat->first, k->r, block);
+    spec_word(s, (Epilogue)(EPI_STAT_L2 + node_int(stat, A_aggregate)));
+    operand_blocks(o, st->partial, k->r.n * 4);
+    k->stat = stat;
+}
+
 Riders riders_begin(Sched *sc, const Node *n, Value v, Rows r, int64_t block, SpecAttrs *s,
                     Operands *o) {
     Riders k = {.r = r, .blocks = (r.rows + block - 1) / block};
@@ -220,17 +274,24 @@ Riders riders_begin(Sched *sc, const Node *n, Value v, Rows r, int64_t block, Sp
     const Node *sum = reader_of(sc, n, v, OP_SUM_ROWS), *product = product_of(sc, n, v, &other);
     const Node *stat = reader_of(sc, n, v, OP_GRN_STAT);
     if (sum) ride(sc, &k, sum, EPI_STAT_MEAN, s, o);
-    if (stat && node_int(stat, A_aggregate) != attr_word_index(A_aggregate, "std", 3)) {
-        const Stat *st = stat_new(sc, stat, stat, stat->first, r, block);
-        spec_word(s, (Epilogue)(EPI_STAT_L2 + node_int(stat, A_aggregate)));
-        operand_blocks(o, st->partial, r.n * 4);
-        k.stat = stat;
-    }
+    if (stat && node_int(stat, A_aggregate) != attr_word_index(A_aggregate, "std", 3))
+        ride_stat(sc, &k, stat, block, s, o);
     if (!product || !r.batch) return k;
     operand_value(sc, o, other);
     ride(sc, &k, reader_of(sc, product, product->first, OP_IMAGE_SUM), EPI_STAT_DOT, s, o);
     vec_push(sc->a, &sc->done, product->first);
     return k;
+}
+
+void riders_masked(Sched *sc, Riders *k, const Node *n, Value v, int64_t block, SpecAttrs *s,
+                   Operands *o) {
+    if (!sc->p->fuse_steps || k->stat || s->nepilogue + 3 > MAX_GROUP) return;
+    const Node *mask = reader_of(sc, n, v, OP_MASK), *stat = mask ? masks_stat(sc, mask) : NULL;
+    if (!stat) return;
+    spec_word(s, EPI_OUT);
+    add_word(sc, mask, mask->args[1], s, o);
+    ride_stat(sc, k, stat, block, s, o);
+    vec_push(sc->a, &sc->done, mask->first);
 }
 
 void riders_end(Sched *sc, const Riders *k) {
@@ -277,7 +338,7 @@ bool schedule_chain(Sched *sc, const Node *n) {
     if (n->op == OP_MUL && mul_defers(sc, n)) return false;
     if (role(sc, n) != IN_MEMORY) return true; // of a chain to come
     bool alone = chain_length(sc, n) == 1 &&
-                 !(n->op == OP_ADD && role(sc, graph_def(sc->g, n->args[1])) == AS_PRODUCT);
+                 !(n->op == OP_ADD && role(sc, graph_def(sc->g, secondary(sc, n))) == AS_PRODUCT);
     if (alone && !has_riders(sc, n)) return false;
     schedule_links(sc, n);
     return true;

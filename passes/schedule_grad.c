@@ -240,6 +240,47 @@ static void op_mask(Sched *sc, const Node *n) {
     call_new(sc, rows_step(sc, n, t, true), K_MASK, &s, &o, n, 0);
 }
 
+static bool same_factors(const Sched *sc, const Node *n, const Node *u) {
+    Type x = graph_type(sc->g, n->first), y = graph_type(sc->g, u->first);
+    return u->op == OP_MASK && u->args[1] == n->args[1] &&
+           node_int(u, A_hidden) == node_int(n, A_hidden) && dim_eq(x.d[1], y.d[1]) &&
+           dim_eq(x.d[2], y.d[2]);
+}
+
+// mask(1) [B,h*w] by kernel mask on rows of one element.
+static int factors_new(Sched *sc, const Node *n) {
+    Type t = graph_type(sc->g, n->first);
+    int64_t rows = t.d[1].c * t.d[2].c;
+    Type m = graph_type(sc->g, n->args[1]);
+    int ones = constant_buffer(sc, n, rows, 1);
+    int out = buffer_new(sc, "mask.rows", REGION_IMAGE,
+                         type_make(DT_F32, 2, (Dim[]){dim_b(1), dim_c(rows)}));
+    Operands o = {0};
+    SpecAttrs s = {0};
+    operand_add(&o, ones);
+    operand_value(sc, &o, n->args[1]);
+    operand_add(&o, out);
+    spec_set(&s, A_n, 1);
+    spec_set(&s, A_w, t.d[2].c);
+    spec_set_pair(sc, &s, A_kernel, t.d[1].c / m.d[1].c, t.d[2].c / m.d[2].c);
+    if (node_int(n, A_hidden)) spec_set(&s, A_hidden, 1);
+    call_new(sc, step_new(sc, n, OVER_IMAGE, rows, rows, 1, 1), K_MASK, &s, &o, n, 0);
+    return out;
+}
+
+void mask_factors(Sched *sc) {
+    for (int i = 0; i < sc->g->nodes.n && sc->p->fuse_steps; i++) {
+        const Node *n = &sc->g->nodes.v[i];
+        if (n->op != OP_MASK || graph_def(sc->g, n->args[1])->op != OP_INPUT ||
+            !type_has_batch(graph_type(sc->g, n->first)))
+            continue;
+        for (int k = 0; k < i && sc->factors[n->first] < 0; k++)
+            if (same_factors(sc, n, &sc->g->nodes.v[k]))
+                sc->factors[n->first] = sc->factors[sc->g->nodes.v[k].first];
+        if (sc->factors[n->first] < 0) sc->factors[n->first] = factors_new(sc, n);
+    }
+}
+
 // ---- GRN ---------------------------------------------------------------------------------------
 // Minus the mean over the positions of x: [c] per image or of the batch.
 static int minus_mean(Sched *sc, const Node *n, Type stat) {

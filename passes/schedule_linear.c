@@ -383,6 +383,8 @@ static Riders gemm_call(Sched *sc, Step *st, const Lin *l, Operand a) {
     bool extend = l->f.tail < 0 && l->f.store < 0 && l->over != OVER_FLAT;
     if (extend) v = chain_follow(sc, l->n, v, &s, &o);
     if (extend) riders = riders_begin(sc, l->n, v, l->r, st->row_block, &s, &o);
+    if (extend) riders_masked(sc, &riders, l->n, v, st->row_block, &s, &o);
+    if (extend && !riders.stat) v = chain_mask(sc, l->n, v, &s, &o);
     o.v[2].buffer = buffer_of(sc, v);
     call_new(sc, st, K_GEMM, &s, &o, l->n, node_macs(l->n->body, l->anchor));
     return riders;

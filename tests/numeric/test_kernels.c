@@ -22,7 +22,8 @@ static Operands program_operands(const Program *p, int64_t rows, int64_t n, void
     for (int i = 0; i < p->n; i++) {
         switch (p->words[i]) {
         case EPI_GELU:
-        case EPI_GELU_TANH: continue;
+        case EPI_GELU_TANH:
+        case EPI_OUT: continue;
         case EPI_ADD:
         case EPI_MUL: o.at[i] = integers(rows * n, 3); break;
         case EPI_GELU_DX:
@@ -70,9 +71,15 @@ static double gelu_tanh_slope(double x) {
 // Applies the program to value v at (r, c); sums statistics.
 static double program_apply(const Program *p, const Operands *o, double v, int64_t r, int64_t c,
                             int64_t n) {
+    double out = 0;
+    bool stored = false;
     for (int i = 0; i < p->n; i++) {
         const float *at = o->at[i];
         switch (p->words[i]) {
+        case EPI_OUT:
+            out = v;
+            stored = true;
+            break;
         case EPI_BIAS: v += at[c]; break;
         case EPI_GELU: v = gelu(v); break;
         case EPI_GELU_TANH: v = gelu_tanh(v); break;
@@ -91,7 +98,7 @@ static double program_apply(const Program *p, const Operands *o, double v, int64
         case EPI_STAT_DOT: o->stat[i][c] += v * o->mat[i][r * n + c]; break;
         }
     }
-    return v;
+    return stored ? out : v;
 }
 
 // The reference of a block and its comparison: values [rows][n] before the program.
@@ -123,6 +130,8 @@ static const Program programs[] = {
     {{EPI_GELU_TANH_DX, EPI_ADD}, 2, 2e-5},
     {{EPI_BIAS, EPI_SCALE_IMAGE, EPI_ADD, EPI_STAT_MEAN}, 4, 0},
     {{EPI_BIAS, EPI_STORE, EPI_SCALE, EPI_STORE, EPI_STAT_MEAN}, 5, 0},
+    {{EPI_BIAS, EPI_OUT, EPI_SCALE_ROWS, EPI_STAT_L2}, 4, 0},
+    {{EPI_BIAS, EPI_STORE, EPI_GELU, EPI_OUT, EPI_SCALE_ROWS, EPI_STAT_L2}, 6, 2e-6},
 };
 enum { NPROGRAMS = sizeof programs / sizeof programs[0] };
 
