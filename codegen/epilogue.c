@@ -45,6 +45,22 @@ bool epilogue_has_stats(const EpilogueCode *p) {
     return false;
 }
 
+int epilogue_stats(const EpilogueCode *p) {
+    int n = 0;
+    for (int i = 0; i < p->n; i++) n += is_stat(p->words[i]);
+    return n;
+}
+
+void epilogue_carry(const EpilogueCode *p, EpilogueColumn *c, Val *sums, bool load) {
+    for (int i = 0, k = 0; i < p->n; i++) {
+        if (!is_stat(p->words[i])) continue;
+        if (load)
+            c->vec[i] = sums[k++];
+        else
+            sums[k++] = c->vec[i];
+    }
+}
+
 static void zero_column(Emit *e, void *ctx, Val col, Piece piece, Val *carry) {
     (void)carry;
     vec_store(e, vec_const(e, piece.width, 0), emit_at(e, ctx, col), piece);

@@ -41,6 +41,10 @@ typedef struct {
 void epilogue_init(Emit *e, EpilogueCode *p, const KernelSpec *spec, Val ops, int operands,
                    int64_t columns, bool take_bias);
 bool epilogue_has_stats(const EpilogueCode *p);
+// Where rows are a loop: the running sums of c are those of `sums` (load), or the other way. There
+// are epilogue_stats of them.
+int epilogue_stats(const EpilogueCode *p);
+void epilogue_carry(const EpilogueCode *p, EpilogueColumn *c, Val *sums, bool load);
 // Zeroes the statistics of columns [c0,c1).
 void epilogue_zero_stats(Emit *e, const EpilogueCode *p, Val c0, Val c1);
 // What sums start from: the bias of these columns or zero.

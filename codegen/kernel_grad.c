@@ -5,7 +5,8 @@
 // d = x - mean, g = dy gamma: one sweep sums x, a second d^2, g and g d of each row (two passes: no
 // cancellation), and a third, column by column down the group, writes
 //   dx = r (g - mean g - d r^2 mean(g d))
-// and adds dy d r and dy to the sums of the columns. Sums of rows become vectors of the group by a
+// and adds dy d r and dy to the sums of the columns; it can write d r gamma + beta, the layer's
+// result, as well. Sums of rows become vectors of the group by a
 // transposing tree, so that divisions and roots cost one vector operation a group.
 #include "kernel.h"
 
@@ -17,6 +18,8 @@ typedef struct {
     Val dy, x, out;       // out NULL: sums only
     Val gamma;            // or NULL
     Val dgamma, dbeta;    // rows of partial sums, or NULL
+    Val beta, again;      // rows of layernorm(x) to write as well, or NULL
+    EpilogueCode epi;     // of dx
     Val partial[TERMS];   // stack: [lanes][lanes] each
     Val mean, r, shift;   // stack, a value per row of the group: shift = mean g
     Val tilt;             // r^2 mean(g d)
@@ -97,28 +100,46 @@ static void group_moments(Emit *e, NormDx *k) {
     vec_store(e, emit_fmul(e, emit_fmul(e, r, r), row_means(e, k, 2)), k->tilt, whole);
 }
 
+// A piece of row i of the group; sums: of dy d r, of dy, then the running statistics of epilogue
+// ec.
+static void write_piece(Emit *e, const NormDx *k, Val i, Val gamma, EpilogueColumn *ec, Val *sums) {
+    Val row = emit_iadd(e, k->first, i), at = emit_iadd(e, emit_imul(e, row, k->n), ec->col);
+    Piece p = ec->piece;
+    Val dy = vec_load(e, emit_at(e, k->dy, at), p);
+    Val d = emit_fsub(e, vec_load(e, emit_at(e, k->x, at), p),
+                      vec_broadcast(e, emit_at(e, k->mean, i), p.width));
+    Val r = vec_broadcast(e, emit_at(e, k->r, i), p.width), normal = emit_fmul(e, d, r);
+    if (k->dgamma) sums[0] = emit_fma(e, dy, normal, sums[0]);
+    if (k->dbeta) sums[1] = emit_fadd(e, sums[1], dy);
+    if (k->again) {
+        Val beta = vec_load(e, emit_at(e, k->beta, ec->col), p);
+        Val y = gamma ? emit_fma(e, normal, gamma, beta) : emit_fadd(e, normal, beta);
+        vec_store(e, y, emit_at(e, k->again, at), p);
+    }
+    if (!k->out) return;
+    Val g = gamma ? emit_fmul(e, dy, gamma) : dy;
+    g = emit_fsub(e, g, vec_broadcast(e, emit_at(e, k->shift, i), p.width));
+    Val tilt = vec_broadcast(e, emit_at(e, k->tilt, i), p.width);
+    g = emit_fmul(e, emit_fsub(e, g, emit_fmul(e, d, tilt)), r);
+    epilogue_carry(&k->epi, ec, sums + 2, true);
+    g = epilogue_apply(e, &k->epi, ec, g, row);
+    epilogue_carry(&k->epi, ec, sums + 2, false);
+    vec_store(e, g, emit_at(e, k->out, at), p);
+}
+
 // A column piece of the group's rows.
 static void write_column(Emit *e, void *ctx, Val col, Piece p, Val *carry) {
     (void)carry;
     const NormDx *k = ctx;
-    Val sums[2] = {vec_const(e, p.width, 0), vec_const(e, p.width, 0)};
+    int n = 2 + epilogue_stats(&k->epi);
+    Val sums[2 + MAX_EPILOGUE];
+    for (int s = 0; s < n; s++) sums[s] = vec_const(e, p.width, 0);
     Val gamma = k->gamma ? vec_load(e, emit_at(e, k->gamma, col), p) : NULL;
+    EpilogueColumn ec;
+    epilogue_column(e, &k->epi, &ec, col, p);
     Loop l;
-    Val i = loop_begin(e, &l, emit_i64(e, 0), k->count, 1, sums, 2);
-    Val at = emit_iadd(e, emit_imul(e, emit_iadd(e, k->first, i), k->n), col);
-    Val dy = vec_load(e, emit_at(e, k->dy, at), p);
-    Val d = emit_fsub(e, vec_load(e, emit_at(e, k->x, at), p),
-                      vec_broadcast(e, emit_at(e, k->mean, i), p.width));
-    Val r = vec_broadcast(e, emit_at(e, k->r, i), p.width);
-    if (k->dgamma) sums[0] = emit_fma(e, dy, emit_fmul(e, d, r), sums[0]);
-    if (k->dbeta) sums[1] = emit_fadd(e, sums[1], dy);
-    if (k->out) {
-        Val g = gamma ? emit_fmul(e, dy, gamma) : dy;
-        g = emit_fsub(e, g, vec_broadcast(e, emit_at(e, k->shift, i), p.width));
-        Val tilt = vec_broadcast(e, emit_at(e, k->tilt, i), p.width);
-        g = emit_fsub(e, g, emit_fmul(e, d, tilt));
-        vec_store(e, emit_fmul(e, g, r), emit_at(e, k->out, at), p);
-    }
+    Val i = loop_begin(e, &l, emit_i64(e, 0), k->count, 1, sums, n);
+    write_piece(e, k, i, gamma, &ec, sums);
     loop_end(e, &l);
     Val rows[2] = {k->dgamma, k->dbeta};
     for (int s = 0; s < 2; s++) {
@@ -126,6 +147,8 @@ static void write_column(Emit *e, void *ctx, Val col, Piece p, Val *carry) {
         Val to = emit_at(e, rows[s], col);
         vec_store(e, emit_fadd(e, vec_load(e, to, p), sums[s]), to, p);
     }
+    epilogue_carry(&k->epi, &ec, sums + 2, true);
+    epilogue_column_end(e, &k->epi, &ec);
 }
 
 static void norm_dx_rows(Emit *e, NormDx *k, Val r0, Val r1) {
@@ -140,6 +163,7 @@ static void norm_dx_rows(Emit *e, NormDx *k, Val r0, Val r1) {
     }
     if (k->dgamma) emit_run(e, k->dgamma, NULL, k->n);
     if (k->dbeta) emit_run(e, k->dbeta, NULL, k->n);
+    epilogue_zero_stats(e, &k->epi, emit_i64(e, 0), emit_i64(e, k->n));
     Loop l;
     k->first = loop_begin(e, &l, r0, r1, e->lanes, NULL, 0);
     k->count = emit_imin(e, emit_isub(e, r1, k->first), emit_i64(e, e->lanes));
@@ -160,7 +184,14 @@ void emit_norm_dx(Emit *e, const KernelSpec *spec, const char *symbol) {
     if (spec_int(spec, A_partial)) {
         k.dgamma = emit_ptr(e, a.ops, operand);
         k.dbeta = emit_ptr(e, a.ops, operand + 1);
+        operand += 2;
     }
+    if (spec_int(spec, A_normalized)) {
+        k.beta = emit_ptr(e, a.ops, operand);
+        k.again = emit_ptr(e, a.ops, operand + 1);
+        operand += 2;
+    }
+    epilogue_init(e, &k.epi, spec, a.ops, operand, k.n, false);
     norm_dx_rows(e, &k, a.r0, a.r1);
 }
 

@@ -55,7 +55,9 @@ int spec_operands(const KernelSpec *s) {
     for (const char *p = kernel_info[s->kind].operands; *p; p++)
         n += *p != ' ' && (p[1] == ' ' || p[1] == '\0');
     if (s->kind == K_NORM && spec_int(s, A_affine)) n += 2;
-    if (s->kind == K_NORM_DX) n += (spec_int(s, A_affine) != 0) + 2 * (spec_int(s, A_partial) != 0);
+    if (s->kind == K_NORM_DX)
+        n += (spec_int(s, A_affine) != 0) + 2 * (spec_int(s, A_partial) != 0) +
+             2 * (spec_int(s, A_normalized) != 0);
     const int64_t *words;
     int count = spec_epilogue(s, &words);
     for (int i = 0; i < count; i++) n += epilogue_operands(words[i]);

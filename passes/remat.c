@@ -24,6 +24,7 @@ typedef struct {
     Graph *dst;
     Value *map;   // of src values
     Value *again; // of src values: the copy, NO_VALUE: none yet
+    Value *own;   // the same for readers that get copies of their own
     int *chain;   // of src values: ops to compute it again, 0: it is kept
     bool *late;   // of src values: of the backward side
 } Remat;
@@ -92,32 +93,42 @@ static void find_chains(Remat *k) {
 }
 
 // ---- building ----------------------------------------------------------------------------------
-// The copy of v of src in dst.
-static Value compute_again(Remat *k, Value v) {
+// The copy of v of src in dst, one of the set `again`.
+static Value compute_again(Remat *k, Value *again, Value v) {
     const Node *n = graph_def(k->src, v);
-    if (k->again[v] != NO_VALUE) return k->again[v];
+    if (again[v] != NO_VALUE) return again[v];
     Value args[4];
     for (int i = 0; i < n->nargs; i++) {
         Value x = n->args[i];
-        args[i] = k->chain[x] ? compute_again(k, x) : k->map[x];
-        if (i == 0 && !k->chain[x])
+        args[i] = k->chain[x] ? compute_again(k, again, x) : k->map[x];
+        if (i > 0 || k->chain[x]) continue;
+        for (int recalls = again == k->own ? 2 : 1; recalls > 0; recalls--)
             args[i] = graph_op(k->dst, OP_RECALL, n->loc, n->label, &args[i], 1, NULL, 0);
     }
-    return k->again[v] =
+    return again[v] =
                graph_op(k->dst, n->op, n->loc, n->label, args, n->nargs, n->attrs, n->nattrs);
 }
 
-// What a node of the backward side reads of v.
-static Value read_late(Remat *k, Value v) {
+// Operand i of n is read a second time after a sum over the image, in which its first reader takes
+// part: a second copy costs less than keeping the first.
+static bool reads_after_sum(const Node *n, int i) {
+    return n->op == OP_GRN_STAT_DX && i == 1 &&
+           node_int(n, A_aggregate) == attr_word_index(A_aggregate, "l2", 2);
+}
+
+// What node n of the backward side reads as operand i.
+static Value read_late(Remat *k, const Node *n, int i) {
+    Value v = n->args[i];
     if (k->late[v] || !k->chain[v]) return k->map[v];
-    if (k->again[v] == NO_VALUE && !pass_may_rewrite(k->p)) return k->map[v];
-    return compute_again(k, v);
+    Value *again = reads_after_sum(n, i) ? k->own : k->again;
+    if (again[v] == NO_VALUE && !pass_may_rewrite(k->p)) return k->map[v];
+    return compute_again(k, again, v);
 }
 
 static void build_late(Remat *k, int node) {
     const Node *n = &k->src->nodes.v[node];
     Value *args = NEWN(k->p->arena, Value, n->nargs);
-    for (int i = 0; i < n->nargs; i++) args[i] = read_late(k, n->args[i]);
+    for (int i = 0; i < n->nargs; i++) args[i] = read_late(k, n, i);
     NodeSpec spec = {.op = n->op,
                      .args = args,
                      .nargs = n->nargs,
@@ -136,10 +147,11 @@ static Graph *remat_graph(Pipeline *p, const Graph *g) {
                .dst = graph_new(p->arena, g->name),
                .map = NEWN(p->arena, Value, g->values.n + 1),
                .again = NEWN(p->arena, Value, g->values.n + 1),
+               .own = NEWN(p->arena, Value, g->values.n + 1),
                .chain = NEWN(p->arena, int, g->values.n + 1),
                .late = NEWN(p->arena, bool, g->values.n + 1)};
     if (!find_late(&k)) return NULL;
-    for (int i = 0; i < g->values.n; i++) k.again[i] = NO_VALUE;
+    for (int i = 0; i < g->values.n; i++) k.again[i] = k.own[i] = NO_VALUE;
     find_chains(&k);
     for (int i = 0; i < g->nodes.n; i++) {
         const Node *n = &g->nodes.v[i];

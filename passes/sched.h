@@ -166,30 +166,32 @@ bool schedule_depthwise(Sched *sc, const Node *n);
 void schedule_grad(Sched *sc, const Node *n);
 // Scheduled along with a node before it.
 bool is_done(const Sched *sc, Value v);
+// v lies in memory when node n is scheduled.
+bool is_there(const Sched *sc, const Node *n, Value v);
+// True when layer normalisation n comes along with the step of a layernorm_dx of the same rows.
+bool norm_again(Sched *sc, const Node *n);
 // The buffer of dG/G and its kin, the factor of each channel in grn_stat_dx n, made here.
 int grn_stat_factor(Sched *sc, const Node *n);
 // out = sum over the blocks of partial sums of each image
 void sum_image_partials(Sched *sc, const Node *n, int partial, int64_t blocks);
-// Elementwise ops on v, the result of node n, that the kernel which makes v computes in its
-// epilogue: each the only reader of the one before, with operands that are there. Returns the value
-// they end in, which is what the kernel writes.
-Value chain_follow(Sched *sc, const Node *n, Value v, SpecAttrs *s, Operands *o);
-// The same where a mask of v is wanted besides v: v is stored, the kernel writes the masked value.
-Value chain_mask(Sched *sc, const Node *n, Value v, SpecAttrs *s, Operands *o);
-// Sums of value v, result of node n, that the kernel which makes v computes in its epilogue: words
-// and operands are appended, the steps that finish the sums follow that kernel's.
+// Sums of a value that ride along: words and operands are appended, the steps that finish the sums
+// follow the kernel's.
 typedef struct {
     Rows r;
     int64_t blocks;
     const Node *node[2], *stat;
     int partial[2], n;
 } Riders;
-Riders riders_begin(Sched *sc, const Node *n, Value v, Rows r, int64_t block, SpecAttrs *s,
-                    Operands *o);
-// Appends a statistic of a mask of v: the kernel writes v, what follows only sums.
-void riders_masked(Sched *sc, Riders *k, const Node *n, Value v, int64_t block, SpecAttrs *s,
-                   Operands *o);
-void riders_end(Sched *sc, const Riders *k);
+typedef struct {
+    Riders first, last;
+} Follow;
+// What the kernel that makes v, the result of node n over rows r in blocks, computes besides in its
+// epilogue: elementwise ops, each the only reader of the one before, with operands that are there;
+// sums of their result; where a mask or a factor for each image of it is wanted as well, that and
+// sums of that. Returns the value the kernel writes. follow_end makes the steps after the kernel's.
+Value follow_begin(Sched *sc, const Node *n, Value v, Rows r, int64_t block, SpecAttrs *s,
+                   Operands *o, Follow *f);
+void follow_end(Sched *sc, const Follow *f);
 // The optimiser (schedule_optim.c).
 void schedule_adamw(Sched *sc, const Node *n);
 void schedule_ema(Sched *sc, const Node *n);

@@ -38,20 +38,25 @@ static bool is_link(const Sched *sc, const Node *n) {
     }
 }
 
-// v is made by a link for its one reader, and not by a product with a vector unless `product`.
-static bool is_made_for_one(const Sched *sc, Value v, bool product) {
-    const Node *n = graph_def(sc->g, v);
-    bool is_product = n->op == OP_SCALE || is_grn_l2(n);
-    return sc->uses[v] == 1 && is_link(sc, n) && !is_done(sc, v) && product == is_product;
+// v is made by a link for its one reader.
+static bool is_made_for_one(const Sched *sc, Value v) {
+    return sc->uses[v] == 1 && is_link(sc, graph_def(sc->g, v)) && !is_done(sc, v);
 }
 
-// The operand whose elements become the result's. Of a sum it is the second where that one is under
-// construction and the first is not, or is a product, which can be added.
+// The same, and not just a product of what is there with a vector, which can be added.
+static bool is_under_construction(const Sched *sc, Value v) {
+    const Node *n = graph_def(sc->g, v);
+    if (!is_made_for_one(sc, v)) return false;
+    return !(n->op == OP_SCALE || is_grn_l2(n)) || is_made_for_one(sc, n->args[is_grn_l2(n)]);
+}
+
+// The operand whose elements become the result's. Of a sum it is the second where that one alone is
+// under construction.
 static Value primary(const Sched *sc, const Node *n) {
     if (n->op == OP_GRN_STAT_DX) return n->args[1];
     if (n->op != OP_ADD) return n->args[0];
     bool swap = type_eq(graph_type(sc->g, n->args[0]), graph_type(sc->g, n->args[1])) &&
-                is_made_for_one(sc, n->args[1], false) && !is_made_for_one(sc, n->args[0], false);
+                is_under_construction(sc, n->args[1]) && !is_under_construction(sc, n->args[0]);
     return n->args[swap];
 }
 
@@ -162,8 +167,7 @@ static const Node *masks_stat(const Sched *sc, const Node *n) {
 }
 
 // ---- links that follow a kernel ----------------------------------------------------------------
-// v lies in memory when node n is scheduled.
-static bool is_there(const Sched *sc, const Node *n, Value v) {
+bool is_there(const Sched *sc, const Node *n, Value v) {
     const Node *def = graph_def(sc->g, sc->root[v]);
     if (def->op == OP_INPUT || def->op == OP_PARAM) return true;
     return def < n && role(sc, def) == IN_MEMORY && sc->deferred[sc->root[v]] < 0;
@@ -191,14 +195,24 @@ static bool take_link(Sched *sc, const Node *n, const Node *u, Value v, SpecAttr
     return true;
 }
 
-Value chain_follow(Sched *sc, const Node *n, Value v, SpecAttrs *s, Operands *o) {
+static Value chain_follow(Sched *sc, const Node *n, Value v, SpecAttrs *s, Operands *o) {
     for (const Node *u; sc->p->fuse_steps && (u = only_reader(sc, v)); v = u->first)
         if (!take_link(sc, n, u, v, s, o)) break;
     return v;
 }
 
-// Where several nodes read v, the result of chain n, and one of the next is a link: v is stored on
-// the way to what that one's chain ends in. Returns what the kernel writes last.
+// Readers of v that come after and are not scheduled along.
+static int readers_left(const Sched *sc, const Node *n, Value v) {
+    int readers = 0;
+    for (int i = 0; i < sc->g->outputs.n; i++) readers += sc->g->outputs.v[i].value == v;
+    for (const Node *u = n + 1; u < sc->g->nodes.v + sc->g->nodes.n; u++)
+        for (int k = 0; k < u->nargs; k++) readers += u->args[k] == v && !is_done(sc, u->first);
+    return readers;
+}
+
+// Where several nodes read v, the result of chain n, and one of the next is a link: v is stored,
+// unless the others are done, on the way to what that one's chain ends in. Returns what the kernel
+// writes last.
 static Value store_and_follow(Sched *sc, const Node *n, SpecAttrs *s, Operands *o) {
     const Node *end = sc->g->nodes.v + sc->g->nodes.n;
     if (sc->uses[n->first] < 2 || s->nepilogue + 2 > MAX_CHAIN) return n->first;
@@ -206,21 +220,25 @@ static Value store_and_follow(Sched *sc, const Node *n, SpecAttrs *s, Operands *
         if (u->nargs != 2 || u->args[0] != n->first || role(sc, u) == AS_PRODUCT ||
             follows_with(sc, n, u, n->first) == NO_VALUE)
             continue;
-        spec_word(s, EPI_STORE);
-        operand_value(sc, o, n->first);
+        if (readers_left(sc, n, n->first) > 1) {
+            spec_word(s, EPI_STORE);
+            operand_value(sc, o, n->first);
+        }
         take_link(sc, n, u, n->first, s, o);
         return chain_follow(sc, n, u->first, s, o);
     }
     return n->first;
 }
 
-// Where a mask of v is wanted besides v, the result of node n, whose kernel applies s: v is stored
-// on the way to what the mask makes of it. Returns what the kernel writes last.
-Value chain_mask(Sched *sc, const Node *n, Value v, SpecAttrs *s, Operands *o) {
-    if (!sc->p->fuse_steps || sc->uses[v] < 2) return v;
-    for (const Node *u = n + 1; u < sc->g->nodes.v + sc->g->nodes.n && u <= n + NEAR; u++) {
-        if (u->op != OP_MASK || u->args[0] != v || role(sc, u) != IN_MEMORY || masks_stat(sc, u) ||
-            s->nepilogue + 2 > MAX_CHAIN || follows_with(sc, n, u, v) == NO_VALUE)
+// Where v, the result of node n, whose kernel applies s, is wanted besides a mask or a factor for
+// each image of it: v is stored on the way to that. Returns what the kernel writes last.
+static Value store_and_scale(Sched *sc, const Node *n, Value v, SpecAttrs *s, Operands *o) {
+    const Node *def = graph_def(sc->g, v), *end = sc->g->nodes.v + sc->g->nodes.n;
+    if (sc->uses[v] < 2 || s->nepilogue + 2 > MAX_CHAIN) return v;
+    for (const Node *u = def + 1; u < end && u <= def + NEAR; u++) {
+        bool scales = u->op == OP_MASK || u->op == OP_SCALE_ROWS;
+        if (!scales || u->args[0] != v || role(sc, u) != IN_MEMORY || masks_stat(sc, u) ||
+            follows_with(sc, n, u, v) == NO_VALUE)
             continue;
         spec_word(s, EPI_STORE);
         operand_value(sc, o, v);
@@ -266,8 +284,8 @@ static void ride_stat(Sched *sc, Riders *k, const Node *stat, int64_t block, Spe
     k->stat = stat;
 }
 
-Riders riders_begin(Sched *sc, const Node *n, Value v, Rows r, int64_t block, SpecAttrs *s,
-                    Operands *o) {
+static Riders riders_begin(Sched *sc, const Node *n, Value v, Rows r, int64_t block, SpecAttrs *s,
+                           Operands *o) {
     Riders k = {.r = r, .blocks = (r.rows + block - 1) / block};
     Value other = NO_VALUE;
     if (!sc->p->fuse_steps || s->nepilogue + 3 > MAX_GROUP) return k;
@@ -283,8 +301,8 @@ Riders riders_begin(Sched *sc, const Node *n, Value v, Rows r, int64_t block, Sp
     return k;
 }
 
-void riders_masked(Sched *sc, Riders *k, const Node *n, Value v, int64_t block, SpecAttrs *s,
-                   Operands *o) {
+static void riders_masked(Sched *sc, Riders *k, const Node *n, Value v, int64_t block, SpecAttrs *s,
+                          Operands *o) {
     if (!sc->p->fuse_steps || k->stat || s->nepilogue + 3 > MAX_GROUP) return;
     const Node *mask = reader_of(sc, n, v, OP_MASK), *stat = mask ? masks_stat(sc, mask) : NULL;
     if (!stat) return;
@@ -294,7 +312,7 @@ void riders_masked(Sched *sc, Riders *k, const Node *n, Value v, int64_t block, 
     vec_push(sc->a, &sc->done, mask->first);
 }
 
-void riders_end(Sched *sc, const Riders *k) {
+static void riders_end(Sched *sc, const Riders *k) {
     if (k->stat) {
         materialise_stat(sc, k->stat, k->stat->first);
         vec_push(sc->a, &sc->done, k->stat->first);
@@ -307,6 +325,24 @@ void riders_end(Sched *sc, const Riders *k) {
         else
             sum_image_partials(sc, u, k->partial[i], k->blocks);
     }
+}
+
+// ---- all that follows --------------------------------------------------------------------------
+Value follow_begin(Sched *sc, const Node *n, Value v, Rows r, int64_t block, SpecAttrs *s,
+                   Operands *o, Follow *f) {
+    *f = (Follow){0};
+    if (!sc->p->fuse_steps) return v;
+    v = chain_follow(sc, n, v, s, o);
+    f->first = riders_begin(sc, n, v, r, block, s, o);
+    riders_masked(sc, &f->first, n, v, block, s, o);
+    Value scaled = f->first.stat ? v : store_and_scale(sc, n, v, s, o);
+    if (scaled != v) f->last = riders_begin(sc, n, scaled, r, block, s, o);
+    return scaled;
+}
+
+void follow_end(Sched *sc, const Follow *f) {
+    riders_end(sc, &f->first);
+    riders_end(sc, &f->last);
 }
 
 // ---- the step ----------------------------------------------------------------------------------

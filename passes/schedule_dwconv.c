@@ -42,13 +42,12 @@ static void schedule_dwconv_dx(Sched *sc, const Node *n) {
     }
     Rows r = rows_of(x);
     int64_t width = x.d[2].c, block = row_block(r.rows, width, width, r.n * 4, sc->t->l2 / 4);
-    Value result = turned ? chain_follow(sc, n, n->first, &s, &o) : n->first;
+    Follow f = {0};
+    Value result = turned ? follow_begin(sc, n, n->first, r, block, &s, &o, &f) : n->first;
     o.v[2].buffer = buffer_of(sc, result);
-    Riders riders = {0};
-    if (turned) riders = riders_begin(sc, n, result, r, block, &s, &o);
     Step *st = step_new(sc, n, r.batch ? OVER_IMAGE : OVER_ONCE, r.rows, block, r.n, r.n);
     call_new(sc, st, turned ? K_DWCONV : K_DWCONV_DX, &s, &o, n, node_macs(sc->g, n));
-    riders_end(sc, &riders);
+    follow_end(sc, &f);
 }
 
 // dw [c,1,kh,kw] = sum of the partial gradients over the images.
@@ -169,12 +168,12 @@ static void schedule_packed(Sched *sc, const Node *n) {
         operand_value(sc, &o, n->args[3]);
     }
     int64_t block = row_block(r.rows, area, area, r.n * 8, sc->t->l2 / 2);
-    Value result = chain_follow(sc, n, n->first, &s, &o);
+    Follow f;
+    Value result = follow_begin(sc, n, n->first, r, block, &s, &o, &f);
     o.v[3].buffer = buffer_of(sc, result);
-    Riders riders = riders_begin(sc, n, result, r, block, &s, &o);
     Step *st = step_new(sc, n, r.batch ? OVER_IMAGE : OVER_ONCE, r.rows, block, r.n, r.n);
     call_new(sc, st, K_DWCONV_PACKED, &s, &o, n, node_macs(sc->g, n));
-    riders_end(sc, &riders);
+    follow_end(sc, &f);
 }
 
 static void schedule_packed_dw(Sched *sc, const Node *n) {

@@ -135,12 +135,28 @@ static const Node *follows(const Sched *sc, const Node *n, Op op) {
     return NULL;
 }
 
-// The gradients of gamma and beta come along where they are wanted: dy and x are read once.
-static void op_norm_dx(Sched *sc, const Node *n) {
-    Rows r = rows_of(graph_type(sc->g, n->first));
+// Partial sums of the gradient `sum` over row blocks of r.
+static int norm_partial(Sched *sc, const Node *n, const char *what, Rows r, int64_t block,
+                        Operands *o, Rows *sums) {
+    int partial;
+    *sums = partial_new(sc, n, what, r, block, &partial);
+    operand_blocks(o, partial, r.n * 4);
+    return partial;
+}
+
+// dx alone.
+static void op_norm_dx_plain(Sched *sc, const Node *n, SpecAttrs *s, const Operands *o) {
+    call_new(sc, rows_step(sc, n, graph_type(sc->g, n->first), false), K_NORM_DX, s, o, n, 0);
+}
+
+// The gradients of gamma and beta come along where they are wanted: dy and x are read once. So do
+// what follows dx and, with `again`, the rows normalised anew.
+static void op_norm_dx(Sched *sc, const Node *n, const Node *again) {
+    Rows r = rows_of(graph_type(sc->g, n->first)), sums = {0};
     const Node *dgamma = sc->p->fuse_steps ? follows(sc, n, OP_LAYERNORM_DGAMMA) : NULL;
     const Node *dbeta = dgamma ? follows(sc, n, OP_SUM_ROWS) : NULL;
     int64_t block = norm_block(sc, r);
+    int gamma_sums = -1, beta_sums = -1;
     Operands o = {0};
     SpecAttrs s = {0};
     operand_value(sc, &o, n->args[0]);
@@ -153,21 +169,44 @@ static void op_norm_dx(Sched *sc, const Node *n) {
         operand_value(sc, &o, n->args[2]);
     }
     if (!dgamma) {
-        call_new(sc, rows_step(sc, n, graph_type(sc->g, n->first), false), K_NORM_DX, &s, &o, n, 0);
+        op_norm_dx_plain(sc, n, &s, &o);
         return;
     }
-    int gamma_sums, beta_sums;
-    Rows sums = partial_new(sc, n, "dgamma", r, block, &gamma_sums);
-    partial_new(sc, n, "dbeta", r, block, &beta_sums);
     spec_set(&s, A_partial, 1);
-    operand_blocks(&o, gamma_sums, r.n * 4);
-    operand_blocks(&o, beta_sums, r.n * 4);
+    gamma_sums = norm_partial(sc, n, "dgamma", r, block, &o, &sums);
+    beta_sums = norm_partial(sc, n, "dbeta", r, block, &o, &sums);
+    if (again) {
+        spec_set(&s, A_normalized, 1);
+        operand_value(sc, &o, again->args[2]);
+        operand_value(sc, &o, again->first);
+    }
+    Follow f;
+    const Node *now = again ? again : n;
+    o.v[2].buffer = buffer_of(sc, follow_begin(sc, now, n->first, r, block, &s, &o, &f));
     call_new(sc, blocks_step(sc, n, r, block), K_NORM_DX, &s, &o, n, 0);
-    sum_rows_of(sc, dgamma, sums, gamma_sums);
     vec_push(sc->a, &sc->done, dgamma->first);
-    if (!dbeta) return;
-    sum_rows_of(sc, dbeta, sums, beta_sums);
-    vec_push(sc->a, &sc->done, dbeta->first);
+    sum_rows_of(sc, dgamma, sums, gamma_sums);
+    if (dbeta) {
+        sum_rows_of(sc, dbeta, sums, beta_sums);
+        vec_push(sc->a, &sc->done, dbeta->first);
+    }
+    follow_end(sc, &f);
+}
+
+// Layer normalisation n of what a later layernorm_dx reads, whose dy is there: both in one pass.
+bool norm_again(Sched *sc, const Node *n) {
+    if (!sc->p->fuse_steps) return false;
+    for (const Node *u = n + 1; u < sc->g->nodes.v + sc->g->nodes.n; u++) {
+        if (u->op != OP_LAYERNORM_DX || is_done(sc, u->first) || u->args[2] != n->args[1] ||
+            sc->root[u->args[1]] != sc->root[n->args[0]] ||
+            node_f64(u, A_eps) != node_f64(n, A_eps) || !is_there(sc, n, u->args[0]) ||
+            !follows(sc, u, OP_LAYERNORM_DGAMMA))
+            continue;
+        op_norm_dx(sc, u, n);
+        vec_push(sc->a, &sc->done, u->first);
+        return true;
+    }
+    return false;
 }
 
 // ---- sums over the positions of an image -------------------------------------------------------
@@ -425,7 +464,7 @@ void schedule_grad(Sched *sc, const Node *n) {
     case OP_UNPATCHIFY: op_unpatchify(sc, n); break;
     case OP_MASK: op_mask(sc, n); break;
     case OP_LAYERNORM_DX:
-    case OP_NORMALIZE_DX: op_norm_dx(sc, n); break;
+    case OP_NORMALIZE_DX: op_norm_dx(sc, n, NULL); break;
     case OP_LAYERNORM_DGAMMA: op_layernorm_dgamma(sc, n); break;
     case OP_GELU_DX:
         op_eltwise(sc, n, node_int(n, A_approx) ? EPI_GELU_TANH_DX : EPI_GELU_DX, true);

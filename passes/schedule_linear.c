@@ -359,7 +359,7 @@ static void prologue_call(Sched *sc, Step *st, const Lin *l, Operand out) {
 }
 
 // Writes what the value ends in that follows in the epilogue.
-static Riders gemm_call(Sched *sc, Step *st, const Lin *l, Operand a) {
+static Follow gemm_call(Sched *sc, Step *st, const Lin *l, Operand a) {
     Operands o = {0};
     SpecAttrs s = {0};
     o.v[o.n++] = a;
@@ -378,16 +378,13 @@ static Riders gemm_call(Sched *sc, Step *st, const Lin *l, Operand a) {
         operand_value(sc, &o, body_operand(l->n, l->anchor->args[2]));
     }
     epilogue_words(sc, l->n, &l->f, st->row_block, &s, &o);
-    Riders riders = {0};
+    Follow f = {0};
     Value v = l->result;
-    bool extend = l->f.tail < 0 && l->f.store < 0 && l->over != OVER_FLAT;
-    if (extend) v = chain_follow(sc, l->n, v, &s, &o);
-    if (extend) riders = riders_begin(sc, l->n, v, l->r, st->row_block, &s, &o);
-    if (extend) riders_masked(sc, &riders, l->n, v, st->row_block, &s, &o);
-    if (extend && !riders.stat) v = chain_mask(sc, l->n, v, &s, &o);
+    if (l->f.tail < 0 && l->f.store < 0 && l->over != OVER_FLAT)
+        v = follow_begin(sc, l->n, v, l->r, st->row_block, &s, &o, &f);
     o.v[2].buffer = buffer_of(sc, v);
     call_new(sc, st, K_GEMM, &s, &o, l->n, node_macs(l->n->body, l->anchor));
-    return riders;
+    return f;
 }
 
 // A step whose unit is a block of columns; the prologue is a step of its own before it.
@@ -404,8 +401,8 @@ static void schedule_columns(Sched *sc, Lin *l) {
     }
     int64_t rows = l->over == OVER_FLAT ? 8 * l->tile.mr : l->r.rows;
     Step *st = step_new(sc, l->n, l->over, l->r.rows, rows, l->r.n, col_block(l->r.n, l->tile.nr));
-    Riders riders = gemm_call(sc, st, l, a);
-    riders_end(sc, &riders);
+    Follow follow = gemm_call(sc, st, l, a);
+    follow_end(sc, &follow);
 }
 
 // A step whose unit is a block of rows of A: made in scratch by `dw` or by the prologue, or there.
@@ -424,10 +421,10 @@ static void schedule_rows(Sched *sc, Lin *l, const Dw *dw) {
     } else {
         a.buffer = buffer_of(sc, l->x);
     }
-    Riders riders = gemm_call(sc, st, l, a);
+    Follow follow = gemm_call(sc, st, l, a);
     Operand out = {.buffer = l->f.tail < 0 ? -1 : buffer_of(sc, l->result)};
     if (l->f.tail >= 0) norm_call(sc, st, l->n, &l->f, l->r.n, (Operand[]){out, out});
-    riders_end(sc, &riders);
+    follow_end(sc, &follow);
 }
 
 void schedule_linear(Sched *sc, const Node *n) {

@@ -330,6 +330,8 @@ void schedule_op(Sched *sc, const Node *n) {
     case OP_QUANTIZE_ROWS: op_quantize_rows(sc, n); break;
     case OP_LINEAR: op_matvec(sc, n); break;
     case OP_LAYERNORM:
+        if (!norm_again(sc, n)) op_norm(sc, n);
+        break;
     case OP_NORM_PIX:
     case OP_NORMALIZE: op_norm(sc, n); break;
     case OP_GELU: op_eltwise(sc, n, node_int(n, A_approx) ? EPI_GELU_TANH : EPI_GELU, false); break;

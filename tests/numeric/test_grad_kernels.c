@@ -75,6 +75,37 @@ static void norm_dx_check(const Target *t, int64_t rows, int64_t n, bool affine,
     block_check(spec_text(t, &sums), alone, k.dgamma, 1, n, 0, 1, 0, n, tol);
 }
 
+// The layer's result and sums of dx besides.
+static void norm_again_check(const Target *t, int64_t rows, int64_t n) {
+    Spec s = spec_new(K_NORM_DX);
+    set_int(&s, A_n, n);
+    set_f64(&s, A_eps, 1e-6);
+    set_int(&s, A_affine, 1);
+    set_int(&s, A_partial, 1);
+    set_int(&s, A_normalized, 1);
+    set_ints(&s, A_epilogue, (int64_t[]){EPI_SCALE_ROWS, EPI_STAT_MEAN}, 2);
+    NormCase k = norm_case(rows, n, true, 0);
+    float *out = floats_new(rows * n), *dgamma = floats_new(n), *dbeta = floats_new(n);
+    float *beta = reals(n, 1), *again = floats_new(rows * n), *factors = integers(rows, 3);
+    float *sums = floats_new(n);
+    void *ops[] = {k.dy, k.x, out, k.gamma, dgamma, dbeta, beta, again, factors, sums};
+    double *y = NEWN(arena, double, rows *n), *sum = NEWN(arena, double, n);
+    compile(t, &s)(ops, k.r0, k.r1, 0, n);
+    for (int64_t r = k.r0; r < k.r1; r++) {
+        double mean = 0, var = 1e-6;
+        for (int64_t c = 0; c < n; c++) mean += k.x[r * n + c] / (double)n;
+        for (int64_t c = 0; c < n; c++) var += pow(k.x[r * n + c] - mean, 2) / (double)n;
+        for (int64_t c = 0; c < n; c++) {
+            y[r * n + c] = (k.x[r * n + c] - mean) / sqrt(var) * k.gamma[c] + beta[c];
+            sum[c] += k.dx[r * n + c] *= factors[r];
+        }
+    }
+    block_check(spec_text(t, &s), out, k.dx, rows, n, k.r0, k.r1, 0, n, 1e-5);
+    block_check(spec_text(t, &s), again, y, rows, n, k.r0, k.r1, 0, n, 1e-5);
+    block_check(spec_text(t, &s), sums, sum, 1, n, 0, 1, 0, n, 1e-4);
+    block_check(spec_text(t, &s), dgamma, k.dgamma, 1, n, 0, 1, 0, n, 1e-5);
+}
+
 static void test_norm_dx(void **unused) {
     (void)unused;
     for (int i = 0; i < ntargets; i++) {
@@ -84,6 +115,8 @@ static void test_norm_dx(void **unused) {
             norm_dx_check(targets[i], c % 3 + 1, sizes[c], c % 2 == 0, true, 0);
         }
         norm_dx_check(targets[i], 20, 96, true, true, 100); // variance by two passes
+        norm_again_check(targets[i], 37, 40);
+        norm_again_check(targets[i], 19, 241);
     }
 }
 
