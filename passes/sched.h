@@ -41,6 +41,7 @@ typedef struct {
     int *buffer;   // of each root, -1: none yet
     int *factors;  // of each value: buffer of what a mask multiplies the rows of an image by, or -1
     int *deferred; // of each value: node index of a depthwise group left to its reader, else -1
+    bool trains;   // has a backward side
     VEC(Stat) stats;
     VEC(Value) done; // scheduled along with a node before theirs
 } Sched;
@@ -161,6 +162,12 @@ void op_eltwise(Sched *sc, const Node *n, Epilogue word, bool has_operand);
 int taps_buffer(Sched *sc, Value w, const Node *like);
 // Of the backward side and on packed rows; false when n is something else.
 bool schedule_depthwise(Sched *sc, const Node *n);
+
+// ---- steps that become one (schedule_merge.c) --------------------------------------------------
+void merge_steps(Sched *sc);
+// Rows of a block of the backward side's steps over `rows` rows of at most `width` columns: the
+// same for all that pass rows on to each other, the gradients of small weights included.
+int64_t shared_block(const Sched *sc, int64_t rows, int64_t width);
 
 // ---- the backward side and the losses (schedule_grad.c) ----------------------------------------
 void schedule_grad(Sched *sc, const Node *n);

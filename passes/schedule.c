@@ -440,9 +440,14 @@ static Schedule *schedule_program(Pipeline *p, Prepare *prepare, const Graph *g)
     ice_context.program = g->name;
     sched_begin(&sc, p, prepare, g);
     for (int i = 0; i < sc.g->inputs.n; i++) buffer_of(&sc, sc.g->inputs.v[i]);
+    for (int i = 0; i < sc.g->inputs.n; i++) {
+        const char *name = node_str(graph_def(sc.g, sc.g->inputs.v[i]), A_name);
+        sc.trains |= name && strcmp(name, "loss_scale") == 0;
+    }
     mask_factors(&sc);
     for (int i = 0; i < sc.g->nodes.n; i++) schedule_node(&sc, i);
     copy_outputs(&sc);
+    merge_steps(&sc);
     return sc.s;
 }
 

@@ -350,7 +350,8 @@ static void schedule_links(Sched *sc, const Node *n) {
     Rows r = rows_of(graph_type(sc->g, n->first));
     Chain c = {0};
     Value start = add_links(sc, &c, n);
-    int64_t block = row_block(r.rows, 1, 1, r.n * 4 * (c.rest.n + 2), sc->t->l2 / 2);
+    int64_t block = sc->trains ? shared_block(sc, r.rows, r.n)
+                               : row_block(r.rows, 1, 1, r.n * 4 * (c.rest.n + 2), sc->t->l2 / 2);
     operand_value(sc, &c.first, start);
     operand_add(&c.first, -1); // out: below
     for (int i = 0; i < c.rest.n; i++) c.first.v[c.first.n++] = c.rest.v[i];

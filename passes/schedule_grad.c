@@ -85,11 +85,37 @@ static void gemm_dw(Sched *sc, const Node *n, Step *st, const int *from, const D
     call_new(sc, st, K_GEMM_DW, s, &o, n, node_macs(sc->g, n));
 }
 
+// Rows of a block where weight gradients [n,k] are sums of row shards.
+enum { SHARE_ROWS = 256 };
+
+// The linears of a block are four times wider on one side than on the other: whole tiles of both.
+int64_t shared_block(const Sched *sc, int64_t rows, int64_t width) {
+    if (gemm_dw_plan(sc->t, DT_F32, rows, true, width / 4, width).shards ||
+        gemm_dw_plan(sc->t, DT_F32, rows, true, width, width / 4).shards) {
+        int64_t blocks = rows > SHARE_ROWS ? rows / SHARE_ROWS : 1;
+        return ((rows + blocks - 1) / blocks + 7) / 8 * 8;
+    }
+    int64_t wide = gemm_tile(sc->t, rows, width, width / 4).mr;
+    int64_t narrow = gemm_tile(sc->t, rows, width / 4, width).mr, mr = wide;
+    while (mr % narrow) mr += wide;
+    return row_block(rows, 1, mr, width * 16, sc->t->l2 / 2);
+}
+
+// Row shards of the plan become the blocks that the steps around share.
+static void share_rows(const Sched *sc, DwPlan *p, int64_t rows, int64_t n, int64_t k) {
+    if (!sc->trains || !p->shards || (n != 4 * k && k != 4 * n)) return;
+    p->shard_rows = shared_block(sc, rows, n > k ? n : k);
+    p->shards = (rows + p->shard_rows - 1) / p->shard_rows;
+    int64_t pieces = (p->shard_rows + p->m - 1) / p->m;
+    p->m = ((p->shard_rows + pieces - 1) / pieces + 3) / 4 * 4;
+}
+
 static void op_linear_dw(Sched *sc, const Node *n) {
     Rows y = rows_of(graph_type(sc->g, n->args[0])), x = rows_of(graph_type(sc->g, n->args[1]));
     DwPlan p = gemm_dw_plan(sc->t, graph_type(sc->g, n->args[0]).dt, y.rows, y.batch, y.n, x.n);
     int from[] = {dw_operand(sc, n, n->args[0]), dw_operand(sc, n, n->args[1])};
     SpecAttrs s = {0};
+    if (graph_type(sc->g, n->args[0]).dt == DT_F32) share_rows(sc, &p, y.rows, y.n, x.n);
     if (p.shards) {
         int partial = partials_new(sc, n, p.shards, y.n * x.n, true);
         Operand out = {.buffer = partial, .block_bytes = y.n * x.n * 4};
@@ -105,13 +131,21 @@ static void op_linear_dw(Sched *sc, const Node *n) {
 }
 
 // ---- layer normalisation -----------------------------------------------------------------------
-static int64_t norm_block(const Sched *sc, Rows r) {
+// The block of the step that gives dy, else one that stays in cache.
+static int64_t norm_block(const Sched *sc, Rows r, int dy) {
+    for (int i = sc->s->steps.n - 1; sc->trains && i >= 0; i--) {
+        const Step *st = &sc->s->steps.v[i];
+        const Call *c = &st->calls.v[st->calls.n - 1];
+        if (c->spec.kind == K_GEMM && c->ops[2].buffer == dy && st->over == OVER_IMAGE &&
+            st->rows == r.rows && st->col_block >= st->cols)
+            return st->row_block;
+    }
     return row_block(r.rows, 1, 1, r.n * 12, sc->t->l2 / 2);
 }
 
 static void op_layernorm_dgamma(Sched *sc, const Node *n) {
     Rows r = rows_of(graph_type(sc->g, n->args[1]));
-    int64_t block = norm_block(sc, r);
+    int64_t block = norm_block(sc, r, -1);
     int partial;
     Rows sums = partial_new(sc, n, "dgamma", r, block, &partial);
     Operands o = {0};
@@ -155,7 +189,7 @@ static void op_norm_dx(Sched *sc, const Node *n, const Node *again) {
     Rows r = rows_of(graph_type(sc->g, n->first)), sums = {0};
     const Node *dgamma = sc->p->fuse_steps ? follows(sc, n, OP_LAYERNORM_DGAMMA) : NULL;
     const Node *dbeta = dgamma ? follows(sc, n, OP_SUM_ROWS) : NULL;
-    int64_t block = norm_block(sc, r);
+    int64_t block = norm_block(sc, r, buffer_of(sc, n->args[0]));
     int gamma_sums = -1, beta_sums = -1;
     Operands o = {0};
     SpecAttrs s = {0};

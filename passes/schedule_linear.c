@@ -251,7 +251,9 @@ static void choose_tile(Sched *sc, Lin *l) {
     l->block = l->r.rows;
     if (l->columns) return;
     if (quantum == 1 && l->tile.mr < rows) quantum = l->tile.mr;
-    l->block = row_block(rows, quantum, l->tile.mr, l->a_row + l->out_row, sc->t->l2 / 2);
+    bool shares = sc->trains && sc->deferred[l->x] < 0 && !has_prologue(&l->f) && l->f.tail < 0;
+    l->block = shares ? shared_block(sc, rows, l->k > l->r.n ? l->k : l->r.n)
+                      : row_block(rows, quantum, l->tile.mr, l->a_row + l->out_row, sc->t->l2 / 2);
     l->tile = gemm_tile(sc->t, l->block, l->r.n, l->a_row / 4);
 }
 
