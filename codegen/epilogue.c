@@ -105,6 +105,30 @@ static void store_matrix(Emit *e, const EpilogueCode *p, const EpilogueColumn *c
     vec_store(e, v, emit_at(e, matrix, at), c->piece);
 }
 
+// The matrix a word reads or, `store`, writes; NULL: none.
+static Val matrix_of(const EpilogueCode *p, int i) {
+    if (p->mat[i]) return p->mat[i];
+    switch (p->words[i]) {
+    case EPI_ADD:
+    case EPI_MUL:
+    case EPI_GELU_DX:
+    case EPI_GELU_TANH_DX:
+    case EPI_STORE: return p->at[i];
+    default: return NULL;
+    }
+}
+
+void epilogue_prefetch(Emit *e, const EpilogueCode *p, Val row, Val col, int rows, int64_t width) {
+    for (int i = 0; i < p->n; i++) {
+        Val matrix = matrix_of(p, i);
+        if (!matrix) continue;
+        Val at = emit_at(e, matrix, emit_iadd(e, emit_imul(e, row, p->columns), col));
+        for (int r = 0; r < rows; r++)
+            for (int64_t f = 0; f < width; f += 16)
+                emit_prefetch(e, emit_at_c(e, at, r * p->columns + f), p->words[i] == EPI_STORE, 3);
+    }
+}
+
 static Val apply_word(Emit *e, const EpilogueCode *p, EpilogueColumn *c, int i, Val v, Val row) {
     Val y = NULL;
     switch (p->words[i]) {

@@ -49,6 +49,8 @@ void epilogue_carry(const EpilogueCode *p, EpilogueColumn *c, Val *sums, bool lo
 void epilogue_zero_stats(Emit *e, const EpilogueCode *p, Val c0, Val c1);
 // What sums start from: the bias of these columns or zero.
 Val epilogue_start(Emit *e, const EpilogueCode *p, Val col, Piece piece);
+// Fetches what the program reads, and claims what it stores, of a tile of the result.
+void epilogue_prefetch(Emit *e, const EpilogueCode *p, Val row, Val col, int rows, int64_t width);
 void epilogue_column(Emit *e, const EpilogueCode *p, EpilogueColumn *c, Val col, Piece piece);
 // The value of (row, c->col..) after the program.
 Val epilogue_apply(Emit *e, const EpilogueCode *p, EpilogueColumn *c, Val v, Val row);

@@ -117,7 +117,10 @@ static Val emit_micro(Gemm *g, int rows, bool partial) {
     EpilogueCode epi;
     epilogue_init(e, &epi, g->spec, ops, 3, g->n, g->from != DT_U8);
     Val out = emit_ptr(e, ops, 2);
-    if (whole) prefetch_result(e, &t, out, row, col);
+    if (whole) {
+        prefetch_result(e, &t, out, row, col);
+        epilogue_prefetch(e, &epi, row, col, rows, partial ? g->n % g->nr : g->nr);
+    }
     for (int p = 0; p < t.npieces; p++) {
         Val start = g->from == DT_U8
                         ? dot_zero(e, g->from, t.pieces[p].width)
