@@ -140,8 +140,12 @@ DwPlan gemm_dw_plan(const Target *t, DType from, int64_t rows, bool batch, int64
     }
     int64_t m = dw_rows_in_place(t, &p, n, k);
     p.packed = m < DW_LEAST_ROWS || from != DT_F32;
-    if (p.packed) m = t->l1 / 2 / 4 / p.tile.nr;
-    if (p.shards) m = ceil_div(p.shard_rows, ceil_div(p.shard_rows, m));
+    if (p.packed) m = t->l1 * 9 / 16 / 4 / p.tile.nr;
+    if (m > DW_ROWS) m = DW_ROWS;
+    if (p.shards)
+        m = ceil_div(p.shard_rows, ceil_div(p.shard_rows, m));
+    else if (m % rows <= m / 4)
+        m -= m % rows; // whole images: no small block ends a batch
     p.m = ceil_div(m, 4) * 4;
     return p;
 }
