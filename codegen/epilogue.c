@@ -21,6 +21,19 @@ KernelArgs kernel_begin(Emit *e, const char *symbol) {
                         LLVMGetParam(fn, 3), LLVMGetParam(fn, 4)};
 }
 
+Window spec_window(const KernelSpec *s) {
+    Window w = {.h = spec_int(s, A_h), .w = spec_int(s, A_w), .c = spec_int(s, A_c)};
+    w.kh = spec_ints(s, A_kernel, 0);
+    w.kw = spec_ints(s, A_kernel, 1);
+    w.sh = spec_ints(s, A_stride, 0) > 0 ? spec_ints(s, A_stride, 0) : 1;
+    w.sw = spec_ints(s, A_stride, 1) > 0 ? spec_ints(s, A_stride, 1) : 1;
+    w.ph = spec_ints(s, A_pad, 0);
+    w.pw = spec_ints(s, A_pad, 1);
+    w.ho = (w.h + 2 * w.ph - w.kh) / w.sh + 1;
+    w.wo = (w.w + 2 * w.pw - w.kw) / w.sw + 1;
+    return w;
+}
+
 static bool is_stat(int64_t word) {
     return word == EPI_STAT_L2 || word == EPI_STAT_L1 || word == EPI_STAT_MEAN ||
            word == EPI_STAT_DOT;

@@ -18,6 +18,14 @@ typedef struct {
 // Starts the kernel's function.
 KernelArgs kernel_begin(Emit *e, const char *symbol);
 
+// ---- windows -----------------------------------------------------------------------------------
+// An image [h,w,c] and the kh x kw windows over it, ho x wo of them.
+typedef struct {
+    int64_t h, w, c, kh, kw, sh, sw, ph, pw, ho, wo;
+} Window;
+// From the attributes h, w, c, kernel, stride (default 1) and pad.
+Window spec_window(const KernelSpec *s);
+
 // ---- epilogues (epilogue.c) --------------------------------------------------------------------
 // The elementwise program of a kernel. Statistics are summed in registers over the rows of a tile
 // and added to memory per tile and column piece.

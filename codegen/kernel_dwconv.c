@@ -10,7 +10,8 @@
 
 typedef struct {
     Emit *e;
-    int64_t h, w, c, kh, kw, sh, sw, ph, pw, ho, wo, tile;
+    Window win;
+    int64_t tile;
     bool turned; // taps are read backwards
     EpilogueCode epi;
     Val x, weights, out;
@@ -29,25 +30,25 @@ typedef struct {
 
 static bool tap_inside(const ColumnTile *t, int64_t ix) {
     if (t->border < 0) return true;
-    int64_t x = t->border * t->d->sw - t->d->pw + ix;
-    return x >= 0 && x < t->d->w;
+    int64_t x = t->border * t->d->win.sw - t->d->win.pw + ix;
+    return x >= 0 && x < t->d->win.w;
 }
 
 // One row of the kernel: adds its taps to sums.
 static void row_taps(Emit *e, const ColumnTile *t, Val x, Val weights, Piece piece, Val *sums) {
     const Dwconv *d = t->d;
     Val wv[MAX_TILE];
-    for (int kx = 0; kx < d->kw; kx++) wv[kx] = NULL;
-    int64_t span = (t->columns - 1) * d->sw + d->kw;
+    for (int kx = 0; kx < d->win.kw; kx++) wv[kx] = NULL;
+    int64_t span = (t->columns - 1) * d->win.sw + d->win.kw;
     for (int64_t ix = 0; ix < span; ix++) {
         if (!tap_inside(t, ix)) continue;
         Val xv = NULL;
         for (int o = 0; o < t->columns; o++) {
-            int64_t kx = ix - o * d->sw;
-            if (kx < 0 || kx >= d->kw) continue;
-            if (!xv) xv = vec_load(e, emit_at_c(e, x, ix * d->c), piece);
-            int64_t tap = d->turned ? d->kw - 1 - kx : kx;
-            if (!wv[kx]) wv[kx] = vec_load(e, emit_at_c(e, weights, tap * d->c), piece);
+            int64_t kx = ix - o * d->win.sw;
+            if (kx < 0 || kx >= d->win.kw) continue;
+            if (!xv) xv = vec_load(e, emit_at_c(e, x, ix * d->win.c), piece);
+            int64_t tap = d->turned ? d->win.kw - 1 - kx : kx;
+            if (!wv[kx]) wv[kx] = vec_load(e, emit_at_c(e, weights, tap * d->win.c), piece);
             sums[o] = emit_fma(e, xv, wv[kx], sums[o]);
         }
     }
@@ -61,50 +62,52 @@ static void tile_channels(Emit *e, void *ctx, Val col, Piece piece, Val *carry) 
     for (int o = 0; o < t->columns; o++) sums[o] = start;
     // Address of (row ky, tile's first input column): may lie outside for border tiles, whose
     // outside taps are never read.
-    Val ix = emit_isub(e, emit_imul(e, t->ox, d->sw), emit_i64(e, d->pw));
-    Val iy = emit_isub(e, emit_imul(e, d->oy, d->sh), emit_i64(e, d->ph));
+    Val ix = emit_isub(e, emit_imul(e, t->ox, d->win.sw), emit_i64(e, d->win.pw));
+    Val iy = emit_isub(e, emit_imul(e, d->oy, d->win.sh), emit_i64(e, d->win.ph));
     Loop l;
     Val ky = loop_begin(e, &l, d->ky0, d->ky1, 1, sums, t->columns);
-    Val pixel = emit_iadd(e, emit_imul(e, emit_iadd(e, iy, ky), d->w), ix);
-    Val at = emit_iadd(e, emit_imul(e, pixel, d->c), col);
+    Val pixel = emit_iadd(e, emit_imul(e, emit_iadd(e, iy, ky), d->win.w), ix);
+    Val at = emit_iadd(e, emit_imul(e, pixel, d->win.c), col);
     Val x = LLVMBuildGEP2(e->b, e->f32, d->x, &at, 1, "");
-    Val tap_row = d->turned ? emit_isub(e, emit_i64(e, d->kh - 1), ky) : ky;
-    Val weights = emit_at(e, d->weights, emit_iadd(e, emit_imul(e, tap_row, d->kw * d->c), col));
+    Val tap_row = d->turned ? emit_isub(e, emit_i64(e, d->win.kh - 1), ky) : ky;
+    Val weights =
+        emit_at(e, d->weights, emit_iadd(e, emit_imul(e, tap_row, d->win.kw * d->win.c), col));
     row_taps(e, t, x, weights, piece, sums);
     loop_end(e, &l);
     EpilogueColumn ec;
     epilogue_column(e, &d->epi, &ec, col, piece);
-    Val row = emit_iadd(e, emit_imul(e, d->oy, d->wo), t->ox);
+    Val row = emit_iadd(e, emit_imul(e, d->oy, d->win.wo), t->ox);
     for (int o = 0; o < t->columns; o++) {
         Val r = emit_iadd(e, row, emit_i64(e, o));
         Val v = epilogue_apply(e, &d->epi, &ec, sums[o], r);
-        vec_store(e, v, emit_at(e, d->out, emit_iadd(e, emit_imul(e, r, d->c), col)), piece);
+        vec_store(e, v, emit_at(e, d->out, emit_iadd(e, emit_imul(e, r, d->win.c), col)), piece);
     }
     epilogue_column_end(e, &d->epi, &ec);
 }
 
 static bool tile_is_inner(const Dwconv *d, int64_t ox) {
-    int64_t first = ox * d->sw - d->pw, last = (ox + d->tile - 1) * d->sw - d->pw + d->kw - 1;
-    return ox + d->tile <= d->wo && first >= 0 && last < d->w;
+    int64_t first = ox * d->win.sw - d->win.pw,
+            last = (ox + d->tile - 1) * d->win.sw - d->win.pw + d->win.kw - 1;
+    return ox + d->tile <= d->win.wo && first >= 0 && last < d->win.w;
 }
 
 static void emit_column_tile(Emit *e, const Dwconv *d, Val ox, int64_t border,
                              const KernelArgs *k) {
     int64_t columns = d->tile;
-    if (border >= 0 && d->wo - border < columns) columns = d->wo - border;
+    if (border >= 0 && d->win.wo - border < columns) columns = d->win.wo - border;
     ColumnTile t = {d, ox, border, (int)columns};
-    emit_columns(e, d->c, k->c0, k->c1, 1, tile_channels, &t, NULL, 0);
+    emit_columns(e, d->win.c, k->c0, k->c1, 1, tile_channels, &t, NULL, 0);
 }
 
 // The tiles of one output row; the inner ones are consecutive.
 static void emit_output_row(Emit *e, const Dwconv *d, const KernelArgs *k) {
-    for (int64_t ox = 0; ox < d->wo; ox += d->tile) {
+    for (int64_t ox = 0; ox < d->win.wo; ox += d->tile) {
         if (!tile_is_inner(d, ox)) {
             emit_column_tile(e, d, emit_i64(e, ox), ox, k);
             continue;
         }
         int64_t end = ox;
-        while (end < d->wo && tile_is_inner(d, end)) end += d->tile;
+        while (end < d->win.wo && tile_is_inner(d, end)) end += d->tile;
         Loop l;
         Val at = loop_begin(e, &l, emit_i64(e, ox), emit_i64(e, end), d->tile, NULL, 0);
         emit_column_tile(e, d, at, -1, k);
@@ -114,20 +117,13 @@ static void emit_output_row(Emit *e, const Dwconv *d, const KernelArgs *k) {
 }
 
 static Dwconv dwconv_shape(Emit *e, const KernelSpec *s) {
-    Dwconv d = {.e = e, .h = spec_int(s, A_h), .w = spec_int(s, A_w), .c = spec_int(s, A_c)};
-    d.kh = spec_ints(s, A_kernel, 0);
-    d.kw = spec_ints(s, A_kernel, 1);
-    d.sh = spec_ints(s, A_stride, 0) > 0 ? spec_ints(s, A_stride, 0) : 1;
-    d.sw = spec_ints(s, A_stride, 1) > 0 ? spec_ints(s, A_stride, 1) : 1;
-    d.ph = spec_ints(s, A_pad, 0);
-    d.pw = spec_ints(s, A_pad, 1);
-    d.ho = (d.h + 2 * d.ph - d.kh) / d.sh + 1;
-    d.wo = (d.w + 2 * d.pw - d.kw) / d.sw + 1;
+    Dwconv d = {.e = e, .win = spec_window(s)};
     d.turned = spec_int(s, A_turned);
     d.tile = spec_int(s, A_tile) > 0 ? spec_int(s, A_tile) : 1;
-    if (d.tile > d.wo) d.tile = d.wo;
-    if (d.tile > MAX_TILE || d.kw > MAX_TILE)
-        ice((Loc){0}, "a depthwise tile of %d columns, kernel width %d", (int)d.tile, (int)d.kw);
+    if (d.tile > d.win.wo) d.tile = d.win.wo;
+    if (d.tile > MAX_TILE || d.win.kw > MAX_TILE)
+        ice((Loc){0}, "a depthwise tile of %d columns, kernel width %d", (int)d.tile,
+            (int)d.win.kw);
     return d;
 }
 
@@ -137,13 +133,14 @@ void emit_dwconv(Emit *e, const KernelSpec *spec, const char *symbol) {
     d.x = emit_ptr(e, k.ops, 0);
     d.weights = emit_ptr(e, k.ops, 1);
     d.out = emit_ptr(e, k.ops, 2);
-    epilogue_init(e, &d.epi, spec, k.ops, 3, d.c, true);
+    epilogue_init(e, &d.epi, spec, k.ops, 3, d.win.c, true);
     epilogue_zero_stats(e, &d.epi, k.c0, k.c1);
     Loop l;
-    d.oy = loop_begin(e, &l, emit_idiv(e, k.r0, d.wo), emit_idiv(e, k.r1, d.wo), 1, NULL, 0);
-    Val iy = emit_isub(e, emit_imul(e, d.oy, d.sh), emit_i64(e, d.ph));
+    d.oy =
+        loop_begin(e, &l, emit_idiv(e, k.r0, d.win.wo), emit_idiv(e, k.r1, d.win.wo), 1, NULL, 0);
+    Val iy = emit_isub(e, emit_imul(e, d.oy, d.win.sh), emit_i64(e, d.win.ph));
     d.ky0 = emit_imax(e, emit_i64(e, 0), emit_isub(e, emit_i64(e, 0), iy));
-    d.ky1 = emit_imin(e, emit_i64(e, d.kh), emit_isub(e, emit_i64(e, d.h), iy));
+    d.ky1 = emit_imin(e, emit_i64(e, d.win.kh), emit_isub(e, emit_i64(e, d.win.h), iy));
     emit_output_row(e, &d, &k);
     loop_end(e, &l);
     emit_return(e);

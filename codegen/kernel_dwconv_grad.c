@@ -10,22 +10,9 @@
 #include "kernel.h"
 
 typedef struct {
-    int64_t h, w, c, kh, kw, sh, sw, ph, pw, ho, wo;
+    Window win;
     Val dy, x, out;
 } Grad;
-
-static Grad grad_shape(const KernelSpec *s) {
-    Grad g = {.h = spec_int(s, A_h), .w = spec_int(s, A_w), .c = spec_int(s, A_c)};
-    g.kh = spec_ints(s, A_kernel, 0);
-    g.kw = spec_ints(s, A_kernel, 1);
-    g.sh = spec_ints(s, A_stride, 0) > 0 ? spec_ints(s, A_stride, 0) : 1;
-    g.sw = spec_ints(s, A_stride, 1) > 0 ? spec_ints(s, A_stride, 1) : 1;
-    g.ph = spec_ints(s, A_pad, 0);
-    g.pw = spec_ints(s, A_pad, 1);
-    g.ho = (g.h + 2 * g.ph - g.kh) / g.sh + 1;
-    g.wo = (g.w + 2 * g.pw - g.kw) / g.sw + 1;
-    return g;
-}
 
 // ---- dw ----------------------------------------------------------------------------------------
 enum { MAX_GROUP_ROWS = 2, MAX_WINDOW = 16 };
@@ -43,20 +30,20 @@ typedef struct {
 // what is to be added to the addresses of column ix; then nothing lies outside.
 static void grad_column(Emit *e, GradRow *r, int64_t ix, Val at) {
     const Grad *g = r->g;
-    int64_t enters = ix + g->pw;
-    if (at || enters < g->wo) {
-        Val from = emit_at_c(e, r->dy, enters * g->c);
-        r->window[enters % g->kw] = vec_load(e, at ? emit_at(e, from, at) : from, r->piece);
+    int64_t enters = ix + g->win.pw;
+    if (at || enters < g->win.wo) {
+        Val from = emit_at_c(e, r->dy, enters * g->win.c);
+        r->window[enters % g->win.kw] = vec_load(e, at ? emit_at(e, from, at) : from, r->piece);
     }
     for (int j = 0; j < MAX_GROUP_ROWS; j++) {
         if (!r->use[j]) continue;
-        Val from = emit_at_c(e, r->x[j], ix * g->c);
+        Val from = emit_at_c(e, r->x[j], ix * g->win.c);
         Val xv = vec_load(e, at ? emit_at(e, from, at) : from, r->piece);
-        for (int64_t kx = 0; kx < g->kw; kx++) {
+        for (int64_t kx = 0; kx < g->win.kw; kx++) {
             int64_t ox = enters - kx;
-            if (!at && (ox < 0 || ox >= g->wo)) continue;
-            Val *sum = &r->sums[j * g->kw + kx];
-            *sum = emit_fma(e, xv, r->window[ox % g->kw], *sum);
+            if (!at && (ox < 0 || ox >= g->win.wo)) continue;
+            Val *sum = &r->sums[j * g->win.kw + kx];
+            *sum = emit_fma(e, xv, r->window[ox % g->win.kw], *sum);
         }
     }
 }
@@ -67,26 +54,27 @@ static void grad_row(Emit *e, GradRow *r, int nsums) {
     Val carry[MAX_CARRY];
     r->window = carry + nsums;
     for (int i = 0; i < nsums; i++) carry[i] = r->sums[i];
-    for (int64_t i = 0; i < g->kw; i++) r->window[i] = vec_const(e, r->piece.width, 0);
+    for (int64_t i = 0; i < g->win.kw; i++) r->window[i] = vec_const(e, r->piece.width, 0);
     Val *sums = r->sums;
     r->sums = carry;
-    int64_t first = g->pw - g->kw + 1 > 0 ? g->pw - g->kw + 1 : 0;
-    for (int64_t ox = first; ox < g->pw && ox < g->wo; ox++)
-        r->window[ox % g->kw] = vec_load(e, emit_at_c(e, r->dy, ox * g->c), r->piece);
-    int64_t left = g->kw - 1 - g->pw > 0 ? g->kw - 1 - g->pw : 0, ix = 0;
-    int64_t inner = (g->wo < g->w + g->pw ? g->wo : g->w + g->pw) - g->pw - left;
-    int64_t chunks = inner > 0 ? inner / g->kw : 0;
+    int64_t first = g->win.pw - g->win.kw + 1 > 0 ? g->win.pw - g->win.kw + 1 : 0;
+    for (int64_t ox = first; ox < g->win.pw && ox < g->win.wo; ox++)
+        r->window[ox % g->win.kw] = vec_load(e, emit_at_c(e, r->dy, ox * g->win.c), r->piece);
+    int64_t left = g->win.kw - 1 - g->win.pw > 0 ? g->win.kw - 1 - g->win.pw : 0, ix = 0;
+    int64_t inner =
+        (g->win.wo < g->win.w + g->win.pw ? g->win.wo : g->win.w + g->win.pw) - g->win.pw - left;
+    int64_t chunks = inner > 0 ? inner / g->win.kw : 0;
     if (chunks < 2) chunks = 0;
     for (; chunks && ix < left; ix++) grad_column(e, r, ix, NULL);
     if (chunks) {
         Loop l;
-        Val at = loop_begin(e, &l, emit_i64(e, 0), emit_i64(e, chunks * g->kw * g->c), g->kw * g->c,
-                            carry, nsums + (int)g->kw);
-        for (int64_t i = 0; i < g->kw; i++) grad_column(e, r, ix + i, at);
+        Val at = loop_begin(e, &l, emit_i64(e, 0), emit_i64(e, chunks * g->win.kw * g->win.c),
+                            g->win.kw * g->win.c, carry, nsums + (int)g->win.kw);
+        for (int64_t i = 0; i < g->win.kw; i++) grad_column(e, r, ix + i, at);
         loop_end(e, &l);
-        ix += chunks * g->kw;
+        ix += chunks * g->win.kw;
     }
-    for (; ix < g->w; ix++) grad_column(e, r, ix, NULL);
+    for (; ix < g->win.w; ix++) grad_column(e, r, ix, NULL);
     r->sums = sums;
     for (int i = 0; i < nsums; i++) sums[i] = carry[i];
 }
@@ -97,12 +85,13 @@ static void grad_rows(Emit *e, const Grad *g, Piece piece, Val col, Val ky, unsi
     Loop l;
     Val oy = loop_begin(e, &l, lo, hi, 1, sums, nsums);
     GradRow r = {.g = g, .piece = piece, .sums = sums};
-    r.dy = emit_at(e, g->dy, emit_iadd(e, emit_imul(e, oy, g->wo * g->c), col));
-    Val iy = emit_iadd(e, emit_isub(e, oy, emit_i64(e, g->ph)), ky);
+    r.dy = emit_at(e, g->dy, emit_iadd(e, emit_imul(e, oy, g->win.wo * g->win.c), col));
+    Val iy = emit_iadd(e, emit_isub(e, oy, emit_i64(e, g->win.ph)), ky);
     for (int j = 0; j < MAX_GROUP_ROWS; j++) {
         r.use[j] = use >> j & 1;
         Val row = emit_iadd(e, iy, emit_i64(e, j));
-        if (r.use[j]) r.x[j] = emit_at(e, g->x, emit_iadd(e, emit_imul(e, row, g->w * g->c), col));
+        if (r.use[j])
+            r.x[j] = emit_at(e, g->x, emit_iadd(e, emit_imul(e, row, g->win.w * g->win.c), col));
     }
     grad_row(e, &r, nsums);
     loop_end(e, &l);
@@ -110,16 +99,16 @@ static void grad_rows(Emit *e, const Grad *g, Piece piece, Val col, Val ky, unsi
 
 // Output rows [lo,hi) whose input row under kernel row ky + j lies inside the image.
 static void rows_inside(Emit *e, const Grad *g, Val ky, int j, Val r0, Val r1, Val *lo, Val *hi) {
-    Val up = emit_isub(e, emit_i64(e, g->ph - j), ky);
+    Val up = emit_isub(e, emit_i64(e, g->win.ph - j), ky);
     *lo = emit_imax(e, r0, up);
-    *hi = emit_imin(e, r1, emit_iadd(e, up, emit_i64(e, g->h)));
+    *hi = emit_imin(e, r1, emit_iadd(e, up, emit_i64(e, g->win.h)));
 }
 
 // Kernel rows ky..ky+rows-1 over output rows [r0,r1): added to out.
 static void grad_group(Emit *e, const Grad *g, Piece piece, Val col, Val ky, int rows, Val r0,
                        Val r1) {
     Val sums[MAX_GROUP_ROWS * MAX_WINDOW], lo[2], hi[2];
-    int nsums = rows * (int)g->kw;
+    int nsums = rows * (int)g->win.kw;
     for (int i = 0; i < nsums; i++) sums[i] = vec_const(e, piece.width, 0);
     for (int j = 0; j < rows; j++) rows_inside(e, g, ky, j, r0, r1, &lo[j], &hi[j]);
     if (rows == 1) {
@@ -129,9 +118,9 @@ static void grad_group(Emit *e, const Grad *g, Piece piece, Val col, Val ky, int
         grad_rows(e, g, piece, col, ky, 3, lo[0], hi[1], sums, nsums);
         grad_rows(e, g, piece, col, ky, 1, emit_imax(e, hi[1], lo[0]), hi[0], sums, nsums);
     }
-    Val tap = emit_iadd(e, emit_imul(e, ky, g->kw * g->c), col);
+    Val tap = emit_iadd(e, emit_imul(e, ky, g->win.kw * g->win.c), col);
     for (int i = 0; i < nsums; i++) {
-        Val at = emit_at_c(e, emit_at(e, g->out, tap), i * g->c);
+        Val at = emit_at_c(e, emit_at(e, g->out, tap), i * g->win.c);
         vec_store(e, emit_fadd(e, vec_load(e, at, piece), sums[i]), at, piece);
     }
 }
@@ -147,9 +136,9 @@ static void zero_taps(Emit *e, void *ctx, Val col, Piece piece, Val *carry) {
     (void)carry;
     const Grad *g = ctx;
     Loop taps;
-    Val tap = loop_begin(e, &taps, emit_i64(e, 0), emit_i64(e, g->kh * g->kw), 1, NULL, 0);
+    Val tap = loop_begin(e, &taps, emit_i64(e, 0), emit_i64(e, g->win.kh * g->win.kw), 1, NULL, 0);
     vec_store(e, vec_const(e, piece.width, 0),
-              emit_at(e, g->out, emit_iadd(e, emit_imul(e, tap, g->c), col)), piece);
+              emit_at(e, g->out, emit_iadd(e, emit_imul(e, tap, g->win.c), col)), piece);
     loop_end(e, &taps);
 }
 
@@ -158,22 +147,22 @@ static void window_column(Emit *e, void *ctx, Val col, Piece piece, Val *carry) 
     const GradWindow *d = ctx;
     const Grad *g = &d->g;
     Loop groups;
-    int64_t whole = g->kh / d->rows * d->rows;
+    int64_t whole = g->win.kh / d->rows * d->rows;
     Val ky = loop_begin(e, &groups, emit_i64(e, 0), emit_i64(e, whole), d->rows, NULL, 0);
     grad_group(e, g, piece, col, ky, d->rows, d->r0, d->r1);
     loop_end(e, &groups);
-    if (whole < g->kh)
-        grad_group(e, g, piece, col, emit_i64(e, whole), (int)(g->kh - whole), d->r0, d->r1);
+    if (whole < g->win.kh)
+        grad_group(e, g, piece, col, emit_i64(e, whole), (int)(g->win.kh - whole), d->r0, d->r1);
 }
 
 // Block by block, so that all channels of a pixel are read while near.
 static void window_blocks(Emit *e, GradWindow *d, Val c0, Val c1) {
     Loop blocks;
-    Val rows = emit_i64(e, d->g.ho);
-    emit_columns(e, d->g.c, c0, c1, 1, zero_taps, &d->g, NULL, 0);
+    Val rows = emit_i64(e, d->g.win.ho);
+    emit_columns(e, d->g.win.c, c0, c1, 1, zero_taps, &d->g, NULL, 0);
     d->r0 = loop_begin(e, &blocks, emit_i64(e, 0), rows, d->block, NULL, 0);
     d->r1 = emit_imin(e, emit_iadd(e, d->r0, emit_i64(e, d->block)), rows);
-    emit_columns(e, d->g.c, c0, c1, 1, window_column, d, NULL, 0);
+    emit_columns(e, d->g.win.c, c0, c1, 1, window_column, d, NULL, 0);
     loop_end(e, &blocks);
 }
 
@@ -193,41 +182,41 @@ static void plain_column(Emit *e, void *ctx, Val col, Piece piece, Val *carry) {
     const Grad *g = ctx;
     Loop tap_rows, taps, rows, columns;
     Val y0, y1, x0, x1, zero = emit_i64(e, 0), sum = vec_const(e, piece.width, 0);
-    Val ky = loop_begin(e, &tap_rows, zero, emit_i64(e, g->kh), 1, NULL, 0);
-    Val kx = loop_begin(e, &taps, zero, emit_i64(e, g->kw), 1, NULL, 0);
-    tap_range(e, ky, g->h, g->ho, g->sh, g->ph, &y0, &y1);
-    tap_range(e, kx, g->w, g->wo, g->sw, g->pw, &x0, &x1);
+    Val ky = loop_begin(e, &tap_rows, zero, emit_i64(e, g->win.kh), 1, NULL, 0);
+    Val kx = loop_begin(e, &taps, zero, emit_i64(e, g->win.kw), 1, NULL, 0);
+    tap_range(e, ky, g->win.h, g->win.ho, g->win.sh, g->win.ph, &y0, &y1);
+    tap_range(e, kx, g->win.w, g->win.wo, g->win.sw, g->win.pw, &x0, &x1);
     Val total = sum;
     Val oy = loop_begin(e, &rows, y0, y1, 1, &total, 1);
     Val ox = loop_begin(e, &columns, x0, x1, 1, &total, 1);
-    Val iy = emit_iadd(e, emit_imul(e, oy, g->sh), emit_isub(e, ky, emit_i64(e, g->ph)));
-    Val ix = emit_iadd(e, emit_imul(e, ox, g->sw), emit_isub(e, kx, emit_i64(e, g->pw)));
-    Val out = emit_iadd(e, emit_imul(e, oy, g->wo), ox);
-    Val in = emit_iadd(e, emit_imul(e, iy, g->w), ix);
-    Val dy = vec_load(e, emit_at(e, g->dy, emit_iadd(e, emit_imul(e, out, g->c), col)), piece);
-    Val x = vec_load(e, emit_at(e, g->x, emit_iadd(e, emit_imul(e, in, g->c), col)), piece);
+    Val iy = emit_iadd(e, emit_imul(e, oy, g->win.sh), emit_isub(e, ky, emit_i64(e, g->win.ph)));
+    Val ix = emit_iadd(e, emit_imul(e, ox, g->win.sw), emit_isub(e, kx, emit_i64(e, g->win.pw)));
+    Val out = emit_iadd(e, emit_imul(e, oy, g->win.wo), ox);
+    Val in = emit_iadd(e, emit_imul(e, iy, g->win.w), ix);
+    Val dy = vec_load(e, emit_at(e, g->dy, emit_iadd(e, emit_imul(e, out, g->win.c), col)), piece);
+    Val x = vec_load(e, emit_at(e, g->x, emit_iadd(e, emit_imul(e, in, g->win.c), col)), piece);
     total = emit_fma(e, x, dy, total);
     loop_end(e, &columns);
     loop_end(e, &rows);
-    Val tap = emit_iadd(e, emit_imul(e, ky, g->kw), kx);
-    vec_store(e, total, emit_at(e, g->out, emit_iadd(e, emit_imul(e, tap, g->c), col)), piece);
+    Val tap = emit_iadd(e, emit_imul(e, ky, g->win.kw), kx);
+    vec_store(e, total, emit_at(e, g->out, emit_iadd(e, emit_imul(e, tap, g->win.c), col)), piece);
     loop_end(e, &taps);
     loop_end(e, &tap_rows);
 }
 
 void emit_dwconv_dw(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
-    GradWindow d = {.g = grad_shape(spec), .block = spec_int(spec, A_mr)};
+    GradWindow d = {.g.win = spec_window(spec), .block = spec_int(spec, A_mr)};
     Grad *g = &d.g;
     g->dy = emit_ptr(e, k.ops, 0);
     g->x = emit_ptr(e, k.ops, 1);
     g->out = emit_ptr(e, k.ops, 2);
     int registers = e->target->registers;
     // Sums, window and one column of each input row.
-    d.rows = 3 * g->kw + 3 <= registers ? 2 : 2 * g->kw + 2 <= registers ? 1 : 0;
-    if (d.rows > g->kh) d.rows = (int)g->kh;
-    if (g->sh != 1 || g->sw != 1 || g->kw > MAX_WINDOW || !d.rows)
-        emit_columns(e, g->c, k.c0, k.c1, 1, plain_column, g, NULL, 0);
+    d.rows = 3 * g->win.kw + 3 <= registers ? 2 : 2 * g->win.kw + 2 <= registers ? 1 : 0;
+    if (d.rows > g->win.kh) d.rows = (int)g->win.kh;
+    if (g->win.sh != 1 || g->win.sw != 1 || g->win.kw > MAX_WINDOW || !d.rows)
+        emit_columns(e, g->win.c, k.c0, k.c1, 1, plain_column, g, NULL, 0);
     else
         window_blocks(e, &d, k.c0, k.c1);
     emit_return(e);
@@ -255,34 +244,35 @@ static void pixel_column(Emit *e, void *ctx, Val col, Piece piece, Val *carry) {
     Loop tap_rows, taps;
     If row_inside, inside;
     Val oy, ox, zero = emit_i64(e, 0), sum = vec_const(e, piece.width, 0);
-    Val ky = loop_begin(e, &tap_rows, zero, emit_i64(e, g->kh), 1, &sum, 1);
-    if_begin(e, &row_inside, output_under(e, p->iy, ky, g->ho, g->sh, g->ph, &oy), &sum, 1);
-    Val kx = loop_begin(e, &taps, zero, emit_i64(e, g->kw), 1, &sum, 1);
-    if_begin(e, &inside, output_under(e, p->ix, kx, g->wo, g->sw, g->pw, &ox), &sum, 1);
-    Val from = emit_iadd(e, emit_imul(e, oy, g->wo), ox);
-    Val tap = emit_iadd(e, emit_imul(e, ky, g->kw), kx);
-    Val dy = vec_load(e, emit_at(e, g->dy, emit_iadd(e, emit_imul(e, from, g->c), col)), piece);
-    Val w = vec_load(e, emit_at(e, g->x, emit_iadd(e, emit_imul(e, tap, g->c), col)), piece);
+    Val ky = loop_begin(e, &tap_rows, zero, emit_i64(e, g->win.kh), 1, &sum, 1);
+    if_begin(e, &row_inside, output_under(e, p->iy, ky, g->win.ho, g->win.sh, g->win.ph, &oy), &sum,
+             1);
+    Val kx = loop_begin(e, &taps, zero, emit_i64(e, g->win.kw), 1, &sum, 1);
+    if_begin(e, &inside, output_under(e, p->ix, kx, g->win.wo, g->win.sw, g->win.pw, &ox), &sum, 1);
+    Val from = emit_iadd(e, emit_imul(e, oy, g->win.wo), ox);
+    Val tap = emit_iadd(e, emit_imul(e, ky, g->win.kw), kx);
+    Val dy = vec_load(e, emit_at(e, g->dy, emit_iadd(e, emit_imul(e, from, g->win.c), col)), piece);
+    Val w = vec_load(e, emit_at(e, g->x, emit_iadd(e, emit_imul(e, tap, g->win.c), col)), piece);
     sum = emit_fma(e, dy, w, sum);
     if_end(e, &inside);
     loop_end(e, &taps);
     if_end(e, &row_inside);
     loop_end(e, &tap_rows);
-    vec_store(e, sum, emit_at(e, g->out, emit_iadd(e, emit_imul(e, p->row, g->c), col)), piece);
+    vec_store(e, sum, emit_at(e, g->out, emit_iadd(e, emit_imul(e, p->row, g->win.c), col)), piece);
 }
 
 void emit_dwconv_dx(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
-    Grad g = grad_shape(spec);
+    Grad g = {.win = spec_window(spec)};
     g.dy = emit_ptr(e, k.ops, 0);
     g.x = emit_ptr(e, k.ops, 1); // the taps
     g.out = emit_ptr(e, k.ops, 2);
     Loop l;
     GradPixel p = {.g = &g};
     p.row = loop_begin(e, &l, k.r0, k.r1, 1, NULL, 0);
-    p.iy = emit_idiv(e, p.row, g.w);
-    p.ix = emit_imod(e, p.row, g.w);
-    emit_columns(e, g.c, k.c0, k.c1, 1, pixel_column, &p, NULL, 0);
+    p.iy = emit_idiv(e, p.row, g.win.w);
+    p.ix = emit_imod(e, p.row, g.win.w);
+    emit_columns(e, g.win.c, k.c0, k.c1, 1, pixel_column, &p, NULL, 0);
     loop_end(e, &l);
     emit_return(e);
 }

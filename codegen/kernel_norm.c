@@ -186,34 +186,20 @@ void emit_norm(Emit *e, const KernelSpec *spec, const char *symbol) {
 
 // ---- gather ------------------------------------------------------------------------------------
 typedef struct {
-    int64_t h, w, c, kh, kw, sh, sw, ph, pw, wo;
+    Window win;
     Narrow to;
     Val x, out;
 } Gather;
 
-static Gather gather_shape(Emit *e, const KernelSpec *s, Val ops) {
-    Gather g = {.h = spec_int(s, A_h), .w = spec_int(s, A_w), .c = spec_int(s, A_c)};
-    g.kh = spec_ints(s, A_kernel, 0);
-    g.kw = spec_ints(s, A_kernel, 1);
-    g.sh = spec_ints(s, A_stride, 0) > 0 ? spec_ints(s, A_stride, 0) : 1;
-    g.sw = spec_ints(s, A_stride, 1) > 0 ? spec_ints(s, A_stride, 1) : 1;
-    g.ph = spec_ints(s, A_pad, 0);
-    g.pw = spec_ints(s, A_pad, 1);
-    g.wo = (g.w + 2 * g.pw - g.kw) / g.sw + 1;
-    g.to = narrow_of(s);
-    g.x = emit_ptr(e, ops, 0);
-    g.out = emit_ptr(e, ops, 1);
-    return g;
-}
-
 // Virtual row i of a normalising gather: tap i % (kh kw) of output pixel i / (kh kw).
 static Val tap_source(Emit *e, const NormRows *rows, Val i) {
     const Gather *g = rows->user;
-    Val pixel = emit_idiv(e, i, g->kh * g->kw), tap = emit_imod(e, i, g->kh * g->kw);
-    Val oy = emit_idiv(e, pixel, g->wo), ox = emit_imod(e, pixel, g->wo);
-    Val iy = emit_iadd(e, emit_imul(e, oy, g->sh), emit_idiv(e, tap, g->kw));
-    Val ix = emit_iadd(e, emit_imul(e, ox, g->sw), emit_imod(e, tap, g->kw));
-    return emit_at(e, g->x, emit_imul(e, emit_iadd(e, emit_imul(e, iy, g->w), ix), g->c));
+    Val pixel = emit_idiv(e, i, g->win.kh * g->win.kw),
+        tap = emit_imod(e, i, g->win.kh * g->win.kw);
+    Val oy = emit_idiv(e, pixel, g->win.wo), ox = emit_imod(e, pixel, g->win.wo);
+    Val iy = emit_iadd(e, emit_imul(e, oy, g->win.sh), emit_idiv(e, tap, g->win.kw));
+    Val ix = emit_iadd(e, emit_imul(e, ox, g->win.sw), emit_imod(e, tap, g->win.kw));
+    return emit_at(e, g->x, emit_imul(e, emit_iadd(e, emit_imul(e, iy, g->win.w), ix), g->win.c));
 }
 
 static Val tap_result(Emit *e, const NormRows *rows, Val i) {
@@ -222,38 +208,40 @@ static Val tap_result(Emit *e, const NormRows *rows, Val i) {
 
 // One row of taps of a pixel whose input rows and columns may lie outside.
 static void padded_taps(Emit *e, const Gather *g, Val dst, Val iy, Val ix) {
-    Val zero = emit_i64(e, 0), h = emit_i64(e, g->h), w = emit_i64(e, g->w);
-    for (int64_t kx = 0; kx < g->kw; kx++) {
+    Val zero = emit_i64(e, 0), h = emit_i64(e, g->win.h), w = emit_i64(e, g->win.w);
+    for (int64_t kx = 0; kx < g->win.kw; kx++) {
         Val x = emit_iadd(e, ix, emit_i64(e, kx));
-        Val at = emit_at_as(e, g->to.dt, dst, emit_i64(e, kx * g->c));
+        Val at = emit_at_as(e, g->to.dt, dst, emit_i64(e, kx * g->win.c));
         // Unsigned comparisons: negative coordinates are large.
         Val inside = LLVMBuildAnd(e->b, LLVMBuildICmp(e->b, LLVMIntULT, iy, h, ""),
                                   LLVMBuildICmp(e->b, LLVMIntULT, x, w, ""), "");
         If f;
-        emit_run_as(e, &g->to, at, NULL, g->c);
+        emit_run_as(e, &g->to, at, NULL, g->win.c);
         if_begin(e, &f, inside, NULL, 0);
-        Val from = emit_iadd(e, emit_imul(e, emit_imax(e, iy, zero), g->w), emit_imax(e, x, zero));
-        emit_run_as(e, &g->to, at, emit_at(e, g->x, emit_imul(e, from, g->c)), g->c);
+        Val from =
+            emit_iadd(e, emit_imul(e, emit_imax(e, iy, zero), g->win.w), emit_imax(e, x, zero));
+        emit_run_as(e, &g->to, at, emit_at(e, g->x, emit_imul(e, from, g->win.c)), g->win.c);
         if_end(e, &f);
     }
 }
 
 // One row of taps inside the image: the kw pixels are neighbours.
 static void inner_taps(Emit *e, const Gather *g, Val dst, Val iy, Val ix) {
-    Val from = emit_iadd(e, emit_imul(e, iy, g->w), ix);
-    emit_run_as(e, &g->to, dst, emit_at(e, g->x, emit_imul(e, from, g->c)), g->kw * g->c);
+    Val from = emit_iadd(e, emit_imul(e, iy, g->win.w), ix);
+    emit_run_as(e, &g->to, dst, emit_at(e, g->x, emit_imul(e, from, g->win.c)),
+                g->win.kw * g->win.c);
 }
 
 static void gather_copy(Emit *e, const Gather *g, Val r0, Val r1) {
     Loop pixels, taps;
     Val p = loop_begin(e, &pixels, r0, r1, 1, NULL, 0);
-    Val oy = emit_idiv(e, p, g->wo), ox = emit_imod(e, p, g->wo);
-    Val ix = emit_isub(e, emit_imul(e, ox, g->sw), emit_i64(e, g->pw));
-    Val ky = loop_begin(e, &taps, emit_i64(e, 0), emit_i64(e, g->kh), 1, NULL, 0);
-    Val iy = emit_iadd(e, emit_isub(e, emit_imul(e, oy, g->sh), emit_i64(e, g->ph)), ky);
-    Val row = emit_iadd(e, emit_imul(e, p, g->kh), ky);
-    Val dst = emit_at_as(e, g->to.dt, g->out, emit_imul(e, row, g->kw * g->c));
-    if (g->ph || g->pw)
+    Val oy = emit_idiv(e, p, g->win.wo), ox = emit_imod(e, p, g->win.wo);
+    Val ix = emit_isub(e, emit_imul(e, ox, g->win.sw), emit_i64(e, g->win.pw));
+    Val ky = loop_begin(e, &taps, emit_i64(e, 0), emit_i64(e, g->win.kh), 1, NULL, 0);
+    Val iy = emit_iadd(e, emit_isub(e, emit_imul(e, oy, g->win.sh), emit_i64(e, g->win.ph)), ky);
+    Val row = emit_iadd(e, emit_imul(e, p, g->win.kh), ky);
+    Val dst = emit_at_as(e, g->to.dt, g->out, emit_imul(e, row, g->win.kw * g->win.c));
+    if (g->win.ph || g->win.pw)
         padded_taps(e, g, dst, iy, ix);
     else
         inner_taps(e, g, dst, iy, ix);
@@ -263,14 +251,15 @@ static void gather_copy(Emit *e, const Gather *g, Val r0, Val r1) {
 
 void emit_gather(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
-    Gather g = gather_shape(e, spec, k.ops);
+    Gather g = {spec_window(spec), narrow_of(spec), emit_ptr(e, k.ops, 0), emit_ptr(e, k.ops, 1)};
     if (spec_int(spec, A_normalized)) {
-        if (g.ph || g.pw) ice((Loc){0}, "a normalising gather with padding");
-        NormRows rows = {.n = g.c, .count = (double)g.c, .eps = spec_f64(spec, A_eps), .user = &g};
+        if (g.win.ph || g.win.pw) ice((Loc){0}, "a normalising gather with padding");
+        NormRows rows = {
+            .n = g.win.c, .count = (double)g.win.c, .eps = spec_f64(spec, A_eps), .user = &g};
         rows.source = tap_source;
         rows.result = tap_result;
         rows.to = g.to;
-        int64_t taps = g.kh * g.kw;
+        int64_t taps = g.win.kh * g.win.kw;
         norm_rows(e, &rows, emit_imul(e, k.r0, taps), emit_imul(e, k.r1, taps));
     } else {
         gather_copy(e, &g, k.r0, k.r1);

@@ -79,24 +79,9 @@ void emit_dot(Emit *e, const KernelSpec *spec, const char *symbol) {
 
 // ---- scatter -----------------------------------------------------------------------------------
 typedef struct {
-    int64_t h, w, c, kh, kw, sh, sw, ph, pw, ho, wo;
+    Window win;
     Val x, out;
 } Scatter;
-
-static Scatter scatter_shape(Emit *e, const KernelSpec *s, Val ops) {
-    Scatter g = {.h = spec_int(s, A_h), .w = spec_int(s, A_w), .c = spec_int(s, A_c)};
-    g.kh = spec_ints(s, A_kernel, 0);
-    g.kw = spec_ints(s, A_kernel, 1);
-    g.sh = spec_ints(s, A_stride, 0) > 0 ? spec_ints(s, A_stride, 0) : 1;
-    g.sw = spec_ints(s, A_stride, 1) > 0 ? spec_ints(s, A_stride, 1) : 1;
-    g.ph = spec_ints(s, A_pad, 0);
-    g.pw = spec_ints(s, A_pad, 1);
-    g.ho = (g.h + 2 * g.ph - g.kh) / g.sh + 1;
-    g.wo = (g.w + 2 * g.pw - g.kw) / g.sw + 1;
-    g.x = emit_ptr(e, ops, 0);
-    g.out = emit_ptr(e, ops, 1);
-    return g;
-}
 
 // The windows o in [begin,end) of n that hold position i: 0 <= i + pad - o stride < kernel.
 static void windows_of(Emit *e, Val i, int64_t pad, int64_t kernel, int64_t stride, int64_t n,
@@ -121,12 +106,12 @@ static void scatter_column(Emit *e, void *ctx, Val col, Piece p, Val *carry) {
     Loop ys, xs;
     Val oy = loop_begin(e, &ys, px->oy0, px->oy1, 1, &sum, 1);
     Val ox = loop_begin(e, &xs, px->ox0, px->ox1, 1, &sum, 1);
-    Val ky = emit_isub(e, emit_iadd(e, px->y, emit_i64(e, g->ph)), emit_imul(e, oy, g->sh));
-    Val kx = emit_isub(e, emit_iadd(e, px->x, emit_i64(e, g->pw)), emit_imul(e, ox, g->sw));
-    Val row = emit_iadd(e, emit_imul(e, oy, g->wo), ox);
-    Val tap = emit_iadd(e, emit_imul(e, ky, g->kw), kx);
-    Val at = emit_iadd(e, emit_imul(e, row, g->kh * g->kw), tap);
-    at = emit_iadd(e, emit_imul(e, at, g->c), col);
+    Val ky = emit_isub(e, emit_iadd(e, px->y, emit_i64(e, g->win.ph)), emit_imul(e, oy, g->win.sh));
+    Val kx = emit_isub(e, emit_iadd(e, px->x, emit_i64(e, g->win.pw)), emit_imul(e, ox, g->win.sw));
+    Val row = emit_iadd(e, emit_imul(e, oy, g->win.wo), ox);
+    Val tap = emit_iadd(e, emit_imul(e, ky, g->win.kw), kx);
+    Val at = emit_iadd(e, emit_imul(e, row, g->win.kh * g->win.kw), tap);
+    at = emit_iadd(e, emit_imul(e, at, g->win.c), col);
     sum = emit_fadd(e, sum, vec_load(e, emit_at(e, g->x, at), p));
     loop_end(e, &xs);
     loop_end(e, &ys);
@@ -136,33 +121,35 @@ static void scatter_column(Emit *e, void *ctx, Val col, Piece p, Val *carry) {
 static void scatter_pixels(Emit *e, const Scatter *g, Val r0, Val r1) {
     Loop l;
     Val row = loop_begin(e, &l, r0, r1, 1, NULL, 0);
-    Pixel px = {.g = g, .y = emit_idiv(e, row, g->w), .x = emit_imod(e, row, g->w)};
-    windows_of(e, px.y, g->ph, g->kh, g->sh, g->ho, &px.oy0, &px.oy1);
-    windows_of(e, px.x, g->pw, g->kw, g->sw, g->wo, &px.ox0, &px.ox1);
-    px.dst = emit_at(e, g->out, emit_imul(e, row, g->c));
-    emit_columns(e, g->c, emit_i64(e, 0), emit_i64(e, g->c), 1, scatter_column, &px, NULL, 0);
+    Pixel px = {.g = g, .y = emit_idiv(e, row, g->win.w), .x = emit_imod(e, row, g->win.w)};
+    windows_of(e, px.y, g->win.ph, g->win.kh, g->win.sh, g->win.ho, &px.oy0, &px.oy1);
+    windows_of(e, px.x, g->win.pw, g->win.kw, g->win.sw, g->win.wo, &px.ox0, &px.ox1);
+    px.dst = emit_at(e, g->out, emit_imul(e, row, g->win.c));
+    emit_columns(e, g->win.c, emit_i64(e, 0), emit_i64(e, g->win.c), 1, scatter_column, &px, NULL,
+                 0);
     loop_end(e, &l);
 }
 
 // Patches side by side that cover the image: runs of whole taps.
 static void scatter_runs(Emit *e, const Scatter *g, Val r0, Val r1) {
     Loop rows, patches;
-    Val y = loop_begin(e, &rows, emit_idiv(e, r0, g->w), emit_idiv(e, r1, g->w), 1, NULL, 0);
-    Val oy = emit_idiv(e, y, g->kh), ky = emit_imod(e, y, g->kh);
-    Val ox = loop_begin(e, &patches, emit_i64(e, 0), emit_i64(e, g->wo), 1, NULL, 0);
-    Val patch = emit_iadd(e, emit_imul(e, oy, g->wo), ox);
-    Val from = emit_imul(e, emit_iadd(e, emit_imul(e, patch, g->kh), ky), g->kw * g->c);
-    Val to = emit_imul(e, emit_iadd(e, emit_imul(e, y, g->wo), ox), g->kw * g->c);
-    emit_run(e, emit_at(e, g->out, to), emit_at(e, g->x, from), g->kw * g->c);
+    Val y =
+        loop_begin(e, &rows, emit_idiv(e, r0, g->win.w), emit_idiv(e, r1, g->win.w), 1, NULL, 0);
+    Val oy = emit_idiv(e, y, g->win.kh), ky = emit_imod(e, y, g->win.kh);
+    Val ox = loop_begin(e, &patches, emit_i64(e, 0), emit_i64(e, g->win.wo), 1, NULL, 0);
+    Val patch = emit_iadd(e, emit_imul(e, oy, g->win.wo), ox);
+    Val from = emit_imul(e, emit_iadd(e, emit_imul(e, patch, g->win.kh), ky), g->win.kw * g->win.c);
+    Val to = emit_imul(e, emit_iadd(e, emit_imul(e, y, g->win.wo), ox), g->win.kw * g->win.c);
+    emit_run(e, emit_at(e, g->out, to), emit_at(e, g->x, from), g->win.kw * g->win.c);
     loop_end(e, &patches);
     loop_end(e, &rows);
 }
 
 void emit_scatter(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
-    Scatter g = scatter_shape(e, spec, k.ops);
-    bool cover =
-        g.kh == g.sh && g.kw == g.sw && !g.ph && !g.pw && g.h % g.kh == 0 && g.w % g.kw == 0;
+    Scatter g = {spec_window(spec), emit_ptr(e, k.ops, 0), emit_ptr(e, k.ops, 1)};
+    bool cover = g.win.kh == g.win.sh && g.win.kw == g.win.sw && !g.win.ph && !g.win.pw &&
+                 g.win.h % g.win.kh == 0 && g.win.w % g.win.kw == 0;
     if (cover)
         scatter_runs(e, &g, k.r0, k.r1);
     else

@@ -172,7 +172,7 @@ static const struct {
 enum { IMAGES = 16 };
 
 static void case_map(Bench *b, Case *c, const char *what, int64_t h, int64_t w, int64_t ch,
-                     int64_t tile) {
+                     int64_t tile, int images) {
     bool dw = strcmp(what, "dw") == 0;
     c->spec.spec.kind = dw ? K_DWCONV_DW : K_DWCONV;
     add_int(&c->spec, A_h, h);
@@ -184,8 +184,8 @@ static void case_map(Bench *b, Case *c, const char *what, int64_t h, int64_t w, 
     if (strcmp(what, "dx") == 0) add_int(&c->spec, A_turned, 1);
     c->rows = dw ? 1 : h * w;
     c->cols = ch;
-    c->images = IMAGES;
-    c->macs = (double)(h * w * ch * 49 * IMAGES);
+    c->images = images;
+    c->macs = (double)(h * w * ch * 49 * images);
     for (int i = 0; i < 3; i++) c->image[i] = h * w * ch;
     c->image[1 + dw] = dw ? 49 * ch : 0;
     for (int i = 0; i < 3; i++)
@@ -194,9 +194,10 @@ static void case_map(Bench *b, Case *c, const char *what, int64_t h, int64_t w, 
 
 static bool case_training(Bench *b, Case *c, const char *line) {
     long h, w, ch, tile;
+    int images = IMAGES;
     char what[8];
-    if (sscanf(line, "map %7s %ld %ld %ld %ld", what, &h, &w, &ch, &tile) < 5) return false;
-    case_map(b, c, what, h, w, ch, tile);
+    if (sscanf(line, "map %7s %ld %ld %ld %ld %d", what, &h, &w, &ch, &tile, &images) < 5) return false;
+    case_map(b, c, what, h, w, ch, tile, images);
     return true;
 }
 
