@@ -120,6 +120,8 @@ Val emit_at_c(Emit *e, Val base, int64_t index) {
     return index ? emit_at(e, base, emit_i64(e, index)) : base;
 }
 
+Val emit_opaque(Emit *e, Val address) { return LLVMBuildFreeze(e->b, address, ""); }
+
 Val emit_ptr(Emit *e, Val table, int i) {
     Val index = emit_i64(e, i);
     Val at = LLVMBuildInBoundsGEP2(e->b, e->ptr, table, &index, 1, "");

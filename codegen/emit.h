@@ -55,6 +55,9 @@ Val emit_imax(Emit *e, Val x, Val y);
 Val emit_less(Emit *e, Val x, Val y);
 Val emit_at(Emit *e, Val base, Val index); // &base[index], f32
 Val emit_at_c(Emit *e, Val base, int64_t index);
+// The same address, where many constant offsets from it follow in a loop: LLVM's strength reduction
+// takes it as it is and does not spend its time on one address after the other.
+Val emit_opaque(Emit *e, Val address);
 Val emit_ptr(Emit *e, Val table, int i);           // ((void **)table)[i]
 Val emit_index_load(Emit *e, Val base, Val index); // ((int32_t *)base)[index] as i64
 void emit_index_store(Emit *e, Val v, Val base, Val index);

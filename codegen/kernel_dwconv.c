@@ -5,7 +5,8 @@
 // once and feeds every output column it touches. ky runs over the rows inside the image only.
 // Column tiles at the left and right border are separate code that leaves out the taps that fall
 // outside; all tiles between share one loop. Sums start at the bias. Channels are the innermost
-// loop, so that a whole pixel row is finished while hot.
+// loop, so that a whole pixel row is finished while hot. Of large maps the rows that come next are
+// fetched meanwhile.
 #include "kernel.h"
 
 typedef struct {
@@ -18,7 +19,7 @@ typedef struct {
     Val oy, ky0, ky1; // of the output row
 } Dwconv;
 
-enum { MAX_TILE = 32 };
+enum { MAX_TILE = 32, AHEAD = 3 }; // AHEAD: input rows
 
 // A tile of output columns.
 typedef struct {
@@ -54,6 +55,19 @@ static void row_taps(Emit *e, const ColumnTile *t, Val x, Val weights, Piece pie
     }
 }
 
+// What the tile reads AHEAD rows below comes to L2, across the end of the image to the next one.
+// (iy,ix): the tile's first input pixel.
+static void fetch_ahead(Emit *e, const ColumnTile *t, Val iy, Val ix, Val col) {
+    const Window *w = &t->d->win;
+    if (w->h <= 2 * w->kh) return; // a small map is near as a whole
+    Val row = emit_iadd(e, iy, emit_i64(e, w->kh - 1 + AHEAD));
+    Val pixel = emit_iadd(e, emit_imul(e, row, w->w), ix);
+    Val at = emit_iadd(e, emit_imul(e, pixel, w->c), col);
+    Val x = LLVMBuildGEP2(e->b, e->f32, t->d->x, &at, 1, "");
+    for (int64_t o = 0; o < t->columns * w->sw; o++)
+        emit_prefetch(e, emit_at_c(e, x, (o + w->pw) * w->c), false, 2);
+}
+
 static void tile_channels(Emit *e, void *ctx, Val col, Piece piece, Val *carry) {
     (void)carry;
     const ColumnTile *t = ctx;
@@ -64,11 +78,12 @@ static void tile_channels(Emit *e, void *ctx, Val col, Piece piece, Val *carry) 
     // outside taps are never read.
     Val ix = emit_isub(e, emit_imul(e, t->ox, d->win.sw), emit_i64(e, d->win.pw));
     Val iy = emit_isub(e, emit_imul(e, d->oy, d->win.sh), emit_i64(e, d->win.ph));
+    fetch_ahead(e, t, iy, ix, col);
     Loop l;
     Val ky = loop_begin(e, &l, d->ky0, d->ky1, 1, sums, t->columns);
     Val pixel = emit_iadd(e, emit_imul(e, emit_iadd(e, iy, ky), d->win.w), ix);
     Val at = emit_iadd(e, emit_imul(e, pixel, d->win.c), col);
-    Val x = LLVMBuildGEP2(e->b, e->f32, d->x, &at, 1, "");
+    Val x = emit_opaque(e, LLVMBuildGEP2(e->b, e->f32, d->x, &at, 1, ""));
     Val tap_row = d->turned ? emit_isub(e, emit_i64(e, d->win.kh - 1), ky) : ky;
     Val weights =
         emit_at(e, d->weights, emit_iadd(e, emit_imul(e, tap_row, d->win.kw * d->win.c), col));

@@ -5,16 +5,18 @@
 // Forward (and dx, with the kernel turned): per sub-block, the sums of its positions for a few
 // vectors of channels stay in registers over all offsets. Each offset is straight code with just
 // the taps that join the two sub-blocks, skipped where there is no neighbour. Channels are the
-// outer loop: the taps of one group of vectors stay in L1. With s = 1 taps are added in the dense
-// kernel's order, so results are equal to those of dwconv on an image whose masked positions are 0.
+// outer loop: the taps of one group of vectors stay in L1; sub-blocks some way ahead are fetched to
+// L2 meanwhile. With s = 1 taps are added in the dense kernel's order, so results are equal to
+// those of dwconv on an image whose masked positions are 0.
 //
 // dw: per block of `mr` sub-blocks the pairs that exist are first listed, offset by offset; then,
 // for each group of vectors and each offset, the up to nine taps that join the two sub-blocks are
-// summed in registers over the list. Sums go to memory once per list.
+// summed in registers over the list. Sums go to memory once per list. The next block is fetched
+// meanwhile.
 #include "../ir/packed.h"
 #include "kernel.h"
 
-enum { MAX_VECTORS = 12, MAX_SUB = 4 };
+enum { MAX_VECTORS = 12, MAX_SUB = 4, AHEAD = 64 }; // AHEAD: sub-blocks
 
 typedef struct {
     int64_t n, s, kh, kw, ry, rx, nv, area; // area: positions of a sub-block
@@ -110,9 +112,8 @@ static void channel_groups(Emit *e, int64_t n, int most, GroupBody body, void *c
 
 // ---- forward -----------------------------------------------------------------------------------
 // The pairs of offset v: from rows at x (channel of the group's first vector) into sums.
-static void offset_pairs(Emit *e, const Packed *p, int64_t v, Val x, Val col, const Vectors *g,
+static void offset_pairs(Emit *e, const Packed *p, int64_t v, Val x, Val weights, const Vectors *g,
                          Val *sums) {
-    Val weights = emit_at(e, p->weights, col);
     for (int i = 0; i < g->n; i++) {
         Val w[64] = {0};
         for (int64_t from = 0; from < p->area; from++) {
@@ -147,18 +148,18 @@ static void sub_block_store(Emit *e, const Packed *p, Val j, Val col, const Vect
 }
 
 // Offset v, static, or with single positions its tap v at run time.
-static void forward_offset(Emit *e, const Packed *p, Val v, int64_t known, Val rules, Val col,
-                           const Vectors *g, Val *sums) {
+static void forward_offset(Emit *e, const Packed *p, Val v, int64_t known, Val rules, Val weights,
+                           Val col, const Vectors *g, Val *sums) {
     If f;
     Val entry = emit_index_load(e, p->rules, emit_iadd(e, rules, v));
     Val there = LLVMBuildICmp(e->b, LLVMIntSGE, entry, emit_i64(e, 0), "");
     if_begin(e, &f, there, sums, g->n * (int)p->area);
-    Val x = emit_at(e, emit_at(e, p->x, col), emit_imul(e, entry, p->area * p->n));
+    Val x = emit_opaque(e, emit_at(e, emit_at(e, p->x, col), emit_imul(e, entry, p->area * p->n)));
     if (known >= 0) {
-        offset_pairs(e, p, known, x, col, g, sums);
+        offset_pairs(e, p, known, x, weights, g, sums);
     } else {
         Val tap = p->turned ? emit_isub(e, emit_i64(e, p->nv - 1), v) : v;
-        Val w = emit_at(e, emit_at(e, p->weights, col), emit_imul(e, tap, p->n));
+        Val w = emit_at(e, weights, emit_imul(e, tap, p->n));
         for (int i = 0; i < g->n; i++)
             sums[i] = emit_fma(e, vec_load(e, emit_at_c(e, x, g->off[i]), g->piece[i]),
                                vec_load(e, emit_at_c(e, w, g->off[i]), g->piece[i]), sums[i]);
@@ -166,9 +167,18 @@ static void forward_offset(Emit *e, const Packed *p, Val v, int64_t known, Val r
     if_end(e, &f);
 }
 
+// Rows of the group's vectors of a sub-block: to L2.
+static void fetch_rows(Emit *e, const Packed *p, Val at, int64_t first, int64_t count,
+                       const Vectors *g) {
+    for (int64_t row = first; row < first + count; row++)
+        for (int i = 0; i < g->n; i++)
+            emit_prefetch(e, emit_at_c(e, at, row * p->n + g->off[i]), false, 2);
+}
+
 static void forward_group(Emit *e, void *ctx, Val col, const Vectors *g) {
     const Packed *p = ctx;
     Loop l, offsets;
+    Val weights = emit_opaque(e, emit_at(e, p->weights, col));
     Val j = loop_begin(e, &l, p->j0, p->j1, 1, NULL, 0);
     Val sums[MAX_VECTORS * MAX_SUB];
     int nsums = g->n * (int)p->area;
@@ -180,11 +190,14 @@ static void forward_group(Emit *e, void *ctx, Val col, const Vectors *g) {
     Val rules = emit_imul(e, j, p->nv);
     if (p->s == 1) {
         Val v = loop_begin(e, &offsets, emit_i64(e, 0), emit_i64(e, p->nv), 1, sums, nsums);
-        forward_offset(e, p, v, -1, rules, col, g, sums);
+        forward_offset(e, p, v, -1, rules, weights, col, g, sums);
         loop_end(e, &offsets);
     } else {
+        Val ahead = emit_imul(e, emit_iadd(e, j, emit_i64(e, AHEAD)), p->area * p->n);
+        fetch_rows(e, p, emit_at(e, emit_at(e, p->x, col), ahead), 0, p->area, g);
         for (int64_t v = 0; v < p->nv; v++)
-            if (offset_joins(p, v)) forward_offset(e, p, emit_i64(e, v), v, rules, col, g, sums);
+            if (offset_joins(p, v))
+                forward_offset(e, p, emit_i64(e, v), v, rules, weights, col, g, sums);
     }
     sub_block_store(e, p, j, col, g, sums);
     loop_end(e, &l);
@@ -282,9 +295,10 @@ static void pair_products(Emit *e, const Packed *p, const TapSums *t, Val dy, Va
     }
 }
 
-// The list of offset v. taps: where tap `t->tap` of the group's first channel lies.
+// The list of offset v. taps: where tap `t->tap` of the group's first channel lies. fetched: this
+// row of each sub-block of the next block is fetched meanwhile; -1: none.
 static void offset_list(Emit *e, const PairLists *d, Val v, const TapSums *t, const Val *taps,
-                        Val col, const Vectors *g) {
+                        Val col, const Vectors *g, int64_t fetched) {
     const Packed *p = &d->p;
     Val sums[MAX_VECTORS * MAX_SUMS];
     int nsums = g->n * t->n;
@@ -301,8 +315,15 @@ static void offset_list(Emit *e, const PairLists *d, Val v, const TapSums *t, co
     Val at = emit_iadd(e, list, i);
     Val to = emit_imul(e, emit_index_load(e, d->to, at), p->area * p->n);
     Val from = emit_imul(e, emit_index_load(e, d->from, at), p->area * p->n);
-    pair_products(e, p, t, emit_at(e, emit_at(e, p->dy, to), col),
-                  emit_at(e, emit_at(e, p->x, from), col), g, sums);
+    Val dy = emit_at(e, emit_at(e, p->dy, to), col);
+    if (fetched >= 0) {
+        int64_t ahead = d->block * p->area * p->n;
+        Val x = emit_at(e, emit_at(e, p->x, to), col);
+        fetch_rows(e, p, emit_at_c(e, dy, ahead), fetched, 1, g);
+        fetch_rows(e, p, emit_at_c(e, x, ahead), fetched, 1, g);
+    }
+    pair_products(e, p, t, emit_opaque(e, dy),
+                  emit_opaque(e, emit_at(e, emit_at(e, p->x, from), col)), g, sums);
     loop_end(e, &l);
     for (int k = nsums - 1; k >= 0; k--) {
         int i0 = 0, base = k - k % t->n;
@@ -324,15 +345,18 @@ static void dw_group(Emit *e, void *ctx, Val col, const Vectors *g) {
         TapSums one = {.n = 1};
         Val v = loop_begin(e, &l, emit_i64(e, 0), emit_i64(e, p->nv), 1, NULL, 0);
         taps[0] = emit_at(e, emit_at(e, p->out, col), emit_imul(e, v, p->n));
-        offset_list(e, d, v, &one, taps, col, g);
+        offset_list(e, d, v, &one, taps, col, g, -1);
         loop_end(e, &l);
         return;
     }
+    Val out = emit_opaque(e, emit_at(e, p->out, col));
     for (int64_t v = 0; v < p->nv; v++) {
         TapSums t = tap_sums(p, v);
-        for (int i = 0; i < t.n; i++)
-            taps[i] = emit_at_c(e, emit_at(e, p->out, col), t.tap[i] * p->n);
-        if (t.n) offset_list(e, d, emit_i64(e, v), &t, taps, col, g);
+        for (int i = 0; i < t.n; i++) taps[i] = emit_at_c(e, out, t.tap[i] * p->n);
+        // The offsets in the middle have the longest lists.
+        int64_t fetched = v - (p->nv - p->area) / 2;
+        if (fetched >= p->area) fetched = -1;
+        if (t.n) offset_list(e, d, emit_i64(e, v), &t, taps, col, g, fetched);
     }
 }
 

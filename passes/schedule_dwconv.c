@@ -5,7 +5,7 @@
 // channels, so the thread count does not show.
 #include "sched.h"
 
-enum { FEW_TAP_ROWS = 8 }; // output rows at once where a map is too large for that
+enum { FEW_TAP_ROWS = 4 }; // at least, or sums go to memory too often
 
 static void window_spec(Sched *sc, SpecAttrs *s, Type x, int64_t kh, int64_t kw, const Node *n) {
     spec_set(s, A_h, x.d[1].c);
@@ -63,11 +63,14 @@ static void sum_taps(Sched *sc, const Node *n, int partial, int64_t taps, int64_
     call_new(sc, st, K_TAPS_SUM, &s, &o, n, 0);
 }
 
-// Output rows whose sums stay in registers: all where one vector of channels of x and dy is small
-// beside L2, else so many that they stay in L1.
-static int64_t tap_rows(const Target *t, Type x, Type dy) {
-    int64_t vector = t->vector_bits / 8, all = x.d[1].c * x.d[2].c + dy.d[1].c * dy.d[2].c;
-    return all * vector <= t->l2 / 8 ? dy.d[1].c : FEW_TAP_ROWS;
+// Output rows whose sums stay in registers, in even blocks: so many that one vector of channels of
+// x and dy about fits L1, where every row of the kernel reads it.
+static int64_t tap_rows(const Target *t, Type x, Type dy, int64_t kh) {
+    int64_t line = 64, rows = dy.d[1].c, per_row = (x.d[2].c + dy.d[2].c) * line;
+    int64_t most = (t->l1 * 5 / 4 - (kh - 1) * x.d[2].c * line) / per_row;
+    if (most < FEW_TAP_ROWS) most = FEW_TAP_ROWS;
+    int64_t blocks = (rows + most - 1) / most;
+    return (rows + blocks - 1) / blocks;
 }
 
 static void schedule_dwconv_dw(Sched *sc, const Node *n) {
@@ -82,7 +85,7 @@ static void schedule_dwconv_dw(Sched *sc, const Node *n) {
     operand_value(sc, &o, n->args[1]);
     operand_add(&o, partial);
     window_spec(sc, &s, x, w.d[2].c, w.d[3].c, n);
-    spec_set(&s, A_mr, tap_rows(sc->t, x, dy));
+    spec_set(&s, A_mr, tap_rows(sc->t, x, dy, w.d[2].c));
     Step *st =
         step_new(sc, n, batch ? OVER_IMAGE : OVER_ONCE, 1, 1, c, col_block(c, target_lanes(sc->t)));
     call_new(sc, st, K_DWCONV_DW, &s, &o, n, node_macs(sc->g, n));

@@ -13,10 +13,13 @@
 #include "../../codegen/codegen.h"
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <time.h>
 
 typedef struct {
     Arena *arena;
+    char *pool; // operands of the case, on large pages as in a compiled model
+    size_t used;
     const Target *target;
     PeakFn peak;
     int64_t peak_rounds;
@@ -37,6 +40,8 @@ typedef struct {
     int64_t image[12]; // elements of an operand per image
 } Case;
 
+enum { POOL = 1 << 30, LARGE_PAGE = 1 << 21 };
+
 // Of this thread alone: what else runs on its core does not count.
 static double seconds(void) {
     struct timespec t;
@@ -45,7 +50,13 @@ static double seconds(void) {
 }
 
 static float *floats(Bench *b, int64_t n) {
-    float *p = arena_alloc(b->arena, (size_t)n * sizeof(float) + 4096);
+    size_t bytes = ((size_t)n * sizeof(float) + 4096 + 63) / 64 * 64;
+    if (b->used + bytes > POOL) {
+        fprintf(stderr, "bench_kernels: operands of more than %d bytes\n", POOL);
+        exit(1);
+    }
+    float *p = (float *)(void *)(b->pool + b->used);
+    b->used += bytes;
     for (int64_t i = 0; i < n; i++) p[i] = (float)((i * 7919) % 2001 - 1000) * 1e-3f;
     return p;
 }
@@ -196,7 +207,8 @@ static bool case_training(Bench *b, Case *c, const char *line) {
     long h, w, ch, tile;
     int images = IMAGES;
     char what[8];
-    if (sscanf(line, "map %7s %ld %ld %ld %ld %d", what, &h, &w, &ch, &tile, &images) < 5) return false;
+    if (sscanf(line, "map %7s %ld %ld %ld %ld %d", what, &h, &w, &ch, &tile, &images) < 5)
+        return false;
     case_map(b, c, what, h, w, ch, tile, images);
     return true;
 }
@@ -237,9 +249,11 @@ static int32_t *rulebooks(Bench *b, int64_t block, int64_t *entries) {
 }
 
 static bool case_packed(Bench *b, Case *c, const char *line) {
-    long block, ch, tile;
+    long block, ch, tile, mr = 32;
+    int images = IMAGES;
     char what[8];
-    if (sscanf(line, "packed %7s %ld %ld %ld", what, &block, &ch, &tile) < 4) return false;
+    if (sscanf(line, "packed %7s %ld %ld %ld %d %ld", what, &block, &ch, &tile, &images, &mr) < 4)
+        return false;
     bool dw = strcmp(what, "dw") == 0;
     int64_t rows = 19 * block * block;
     c->spec.spec.kind = dw ? K_DWCONV_PACKED_DW : K_DWCONV_PACKED;
@@ -247,11 +261,11 @@ static bool case_packed(Bench *b, Case *c, const char *line) {
     add_attr(&c->spec, attr_ints2(b->arena, A_kernel, 7, 7));
     add_int(&c->spec, A_block, block >= 2 ? 2 : 1);
     add_int(&c->spec, A_tile, tile);
-    if (dw) add_int(&c->spec, A_mr, 32);
+    if (dw) add_int(&c->spec, A_mr, mr);
     if (strcmp(what, "dx") == 0) add_int(&c->spec, A_turned, 1);
     c->rows = rows;
     c->cols = ch;
-    c->images = IMAGES;
+    c->images = images;
     for (int i = 0; i < 4; i++) c->image[i] = rows * ch;
     c->ops[0] = floats(b, IMAGES * rows * ch);
     c->ops[1 + dw] = rulebooks(b, block, &c->image[1 + dw]);
@@ -301,6 +315,7 @@ static void case_call(const Case *c, KernelFn fn) {
 static double bench_run(Bench *b, const char *line) {
     Case *c = NEW(b->arena, Case);
     const char *why = "";
+    b->used = 0;
     if (!case_gemm(b, c, line) && !case_gemm_dw(b, c, line) && !case_dwconv(b, c, line) &&
         !case_training(b, c, line) && !case_packed(b, c, line) && !case_rows(b, c, line)) {
         printf("%-44s unknown\n", line);
@@ -320,7 +335,7 @@ static double bench_run(Bench *b, const char *line) {
     case_call(c, fn);
     int inner = (int)(2e-3 / (seconds() - start)) + 1;
     double best = 1e9, peak = 0;
-    for (int rep = 0; rep < 60; rep++) {
+    for (int rep = 0; rep < 40; rep++) {
         start = seconds();
         for (int i = 0; i < inner; i++) case_call(c, fn);
         double t = (seconds() - start) / inner;
@@ -435,6 +450,8 @@ int main(int argc, char **argv) {
         fprintf(stderr, "bench_kernels: target %s: %s\n", name, b.target ? why : "unknown");
         return 1;
     }
+    b.pool = aligned_alloc(LARGE_PAGE, POOL);
+    (void)madvise(b.pool, POOL, MADV_HUGEPAGE);
     b.peak_rounds = 4000;
     printf("target %s, cpu %s\n", b.target->name, b.target->cpu);
     if (argc > 2 && strcmp(argv[2], "packed") == 0) {
@@ -449,6 +466,7 @@ int main(int argc, char **argv) {
         for (int i = 0; i < n; i++)
             if (wanted(lines[i], argv + 2, argc > 2 ? argc - 2 : 0)) bench_run(&b, lines[i]);
     }
+    free(b.pool);
     arena_free(b.arena);
     return 0;
 }
