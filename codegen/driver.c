@@ -173,15 +173,29 @@ static void emit_calls(StepEmit *e, LLVMValueRef ops, const LLVMValueRef *kernel
     }
 }
 
+// Steps that read blocks of weights which do not stay in L2 as a whole (gemm, order n) take all
+// images for one block of columns before the next.
+static bool columns_first(const Step *st) {
+    for (int i = 0; i < st->calls.n; i++)
+        if (spec_int(&st->calls.v[i].spec, A_order)) return true;
+    return false;
+}
+
 // Row and column ranges of a unit, counted image by image, row block by row block, column block by
-// column block. rows and blocks are per image; e->image stays NULL where there is one "image".
+// column block; the latter first of all where columns_first says so. rows and blocks are per image;
+// e->image stays NULL where there is one "image".
 static void emit_unit(StepEmit *e, LLVMValueRef unit, LLVMValueRef rows, LLVMValueRef blocks) {
     Unit *u = e->u;
     const Step *st = e->step;
     int64_t col_block = st->col_block > 0 ? st->col_block : st->cols > 0 ? st->cols : 1;
     int64_t ncols = st->cols > 0 ? (st->cols - 1) / col_block + 1 : 1;
     LLVMValueRef col = unit_i64(u, 0);
-    if (ncols > 1) {
+    if (ncols > 1 && columns_first(st)) {
+        LLVMValueRef each = blocks;
+        if (st->over == OVER_IMAGE) each = LLVMBuildNSWMul(u->b, blocks, e->batch, "");
+        col = LLVMBuildUDiv(u->b, unit, each, "");
+        unit = LLVMBuildURem(u->b, unit, each, "");
+    } else if (ncols > 1) {
         col = LLVMBuildURem(u->b, unit, unit_i64(u, ncols), "");
         unit = LLVMBuildUDiv(u->b, unit, unit_i64(u, ncols), "");
     }

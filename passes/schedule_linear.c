@@ -389,6 +389,14 @@ static Follow gemm_call(Sched *sc, Step *st, const Lin *l, Operand a) {
     return f;
 }
 
+// Columns of a unit: its panels stay in L2 while every image passes (driver.c, order n).
+static int64_t unit_columns(const Sched *sc, const Lin *l) {
+    int64_t cols = col_block(l->r.n, l->tile.nr);
+    int64_t most = sc->t->l2 / 2 / (l->k * 4) / l->tile.nr * l->tile.nr;
+    if (most < l->tile.nr) most = l->tile.nr;
+    return l->tile.order && most < cols ? most : cols;
+}
+
 // A step whose unit is a block of columns; the prologue is a step of its own before it.
 static void schedule_columns(Sched *sc, Lin *l) {
     Operand a = {.buffer = has_prologue(&l->f) ? -1 : buffer_of(sc, l->x)};
@@ -402,7 +410,7 @@ static void schedule_columns(Sched *sc, Lin *l) {
         prologue_call(sc, st, l, a);
     }
     int64_t rows = l->over == OVER_FLAT ? 8 * l->tile.mr : l->r.rows;
-    Step *st = step_new(sc, l->n, l->over, l->r.rows, rows, l->r.n, col_block(l->r.n, l->tile.nr));
+    Step *st = step_new(sc, l->n, l->over, l->r.rows, rows, l->r.n, unit_columns(sc, l));
     Follow follow = gemm_call(sc, st, l, a);
     follow_end(sc, &follow);
 }
