@@ -390,10 +390,11 @@ static Follow gemm_call(Sched *sc, Step *st, const Lin *l, Operand a) {
 }
 
 // Columns of a unit: its panels stay in L2 while every image passes (driver.c, order n).
+// Whole vectors: the sums of columns are cleared by them.
 static int64_t unit_columns(const Sched *sc, const Lin *l) {
-    int64_t cols = col_block(l->r.n, l->tile.nr);
-    int64_t most = sc->t->l2 / 2 / (l->k * 4) / l->tile.nr * l->tile.nr;
-    if (most < l->tile.nr) most = l->tile.nr;
+    int64_t nr = l->tile.nr, step = nr % target_lanes(sc->t) ? 2 * nr : nr;
+    int64_t cols = col_block(l->r.n, step), most = sc->t->l2 / 2 / (l->k * 4) / step * step;
+    if (most < step) most = step;
     return l->tile.order && most < cols ? most : cols;
 }
 
