@@ -69,16 +69,18 @@ const char *codegen_kernel_asm(Arena *a, const Target *t, const KernelSpec *spec
 // A line of assembly that stores or loads a spilled vector register. Pairs of narrow registers are
 // what a prologue saves, not spills: AArch64 annotates them alike.
 static bool is_spill(const char *line, size_t n) {
-    static const char *const marks[] = {"16-byte ", "32-byte ", "64-byte "};
+    static const char *const marks[] = {" 4-byte ", "16-byte ", "32-byte ", "64-byte ",
+                                        "x 8-byte "};
     const char *name = line + strspn(line, " \t");
     if ((strncmp(name, "stp\t", 4) == 0 || strncmp(name, "ldp\t", 4) == 0) && name[4] != 'q')
         return false;
-    for (int m = 0; m < 3; m++) {
+    for (size_t m = 0; m < sizeof marks / sizeof *marks; m++) {
         const char *at = memmem(line, n, marks[m], strlen(marks[m]));
         if (!at) continue;
         at += strlen(marks[m]);
-        return strncmp(at, "Spill", 5) == 0 || strncmp(at, "Reload", 6) == 0 ||
-               strncmp(at, "Folded", 6) == 0;
+        if (strncmp(at, "Spill", 5) == 0 || strncmp(at, "Reload", 6) == 0 ||
+            strncmp(at, "Folded", 6) == 0)
+            return true;
     }
     return false;
 }
