@@ -8,7 +8,9 @@
 //
 // The kernel cuts its rows evenly into ceil(rows/mr) tiles (49 = 7 x 7, never 6 x 8 + 1). Tiles of
 // mr rows apply the epilogue to their registers; smaller ones write raw sums to a tile on the stack
-// and share one loop over its rows, which keeps the code small.
+// and share one loop over its rows. What computes those sums knows neither n nor k nor the
+// epilogue: all kernels of a module whose panels are as wide share it, which keeps code and compile
+// time small.
 //
 // Prefetch: each step of k fetches as much of the next row tile as it consumed of this one (rows
 // are contiguous, so is a tile), and the result's lines are claimed before the sums start.
@@ -34,8 +36,16 @@ typedef struct {
     int rows, npieces;
     Piece pieces[MAX_PIECES];
     Val a, b;           // current pointers
+    Val depth;          // k where it is an argument, else NULL: that of g
+    Val rows_at[64];    // with depth: elements before each row
     Val sums[MAX_SUMS]; // [piece][row]
 } Tile;
+
+// a[r, k] from the tile's pointer.
+static Val row_at(Emit *e, const Tile *t, Val a, int r, int k) {
+    if (!t->depth) return emit_at_c(e, a, r * t->g->k + k);
+    return emit_at_c(e, emit_at(e, a, t->rows_at[r]), k);
+}
 
 // sums += a[., k] b[k, .] for the k-th element from the tile's pointers.
 static void tile_step(Emit *e, Tile *t, Val a, Val b, int k) {
@@ -45,7 +55,7 @@ static void tile_step(Emit *e, Tile *t, Val a, Val b, int k) {
         panel[p] =
             dot_panel(e, g->from, emit_at_c(e, b, k * g->nr + t->pieces[p].off), t->pieces[p]);
     for (int r = 0; r < t->rows; r++) {
-        Val row = dot_row(e, g->from, emit_at_c(e, a, r * g->k + k));
+        Val row = dot_row(e, g->from, row_at(e, t, a, r, k));
         for (int p = 0; p < t->npieces; p++) {
             Val *sum = &t->sums[p * t->rows + r];
             *sum = dot_add(e, g->from, row, panel[p], *sum);
@@ -68,12 +78,27 @@ static void tile_sums(Emit *e, Tile *t) {
         Val k = loop_begin(e, &l, emit_i64(e, 0), emit_i64(e, body), g->ku, t->sums,
                            t->npieces * t->rows);
         Val a = emit_at(e, t->a, k), b = emit_at(e, t->b, emit_imul(e, k, g->nr));
-        if (t->rows == g->mr) prefetch_next_rows(e, g, t->a, k);
+        prefetch_next_rows(e, g, t->a, k);
         for (int u = 0; u < g->ku; u++) tile_step(e, t, a, b, u);
         loop_end(e, &l);
     }
     Val a = emit_at_c(e, t->a, body), b = emit_at_c(e, t->b, body * g->nr);
     for (int u = 0; u < g->k - body; u++) tile_step(e, t, a, b, u);
+    for (int i = 0; i < t->npieces * t->rows; i++) t->sums[i] = dot_f32(e, g->from, t->sums[i]);
+}
+
+// The same to a depth known at run time.
+static void tile_sums_to(Emit *e, Tile *t, int64_t ku) {
+    const Gemm *g = t->g;
+    Val whole = emit_imul(e, emit_idiv(e, t->depth, ku), ku);
+    for (int rest = 0; rest < 2; rest++) {
+        Loop l;
+        Val k = loop_begin(e, &l, rest ? whole : emit_i64(e, 0), rest ? t->depth : whole,
+                           rest ? 1 : ku, t->sums, t->npieces * t->rows);
+        Val a = emit_at(e, t->a, k), b = emit_at(e, t->b, emit_imul(e, k, g->nr));
+        for (int u = 0; u < (rest ? 1 : ku); u++) tile_step(e, t, a, b, u);
+        loop_end(e, &l);
+    }
     for (int i = 0; i < t->npieces * t->rows; i++) t->sums[i] = dot_f32(e, g->from, t->sums[i]);
 }
 
@@ -103,24 +128,22 @@ static void tile_finish(Emit *e, Tile *t, const EpilogueCode *epi, Val out, Val 
     }
 }
 
-// void micro(a, b, ops, tile, row, col): a at the first row, b at the panel.
-static Val emit_micro(Gemm *g, int rows, bool partial) {
+// void micro(a, b, ops, row, col): a tile of mr rows; a at the first, b at the panel.
+static Val emit_micro(Gemm *g, bool partial) {
     Emit *e = g->e;
-    LLVMTypeRef params[] = {e->ptr, e->ptr, e->ptr, e->ptr, e->i64, e->i64};
+    int rows = (int)g->mr;
+    LLVMTypeRef params[] = {e->ptr, e->ptr, e->ptr, e->i64, e->i64};
     const char *name = arena_printf(e->arena, "%s.%dx%s", g->symbol, rows, partial ? "tail" : "nr");
-    Val fn = emit_internal(e, name, params, 6);
+    Val fn = emit_internal(e, name, params, 5);
     Tile t = {.g = g, .rows = rows, .a = LLVMGetParam(fn, 0), .b = LLVMGetParam(fn, 1)};
-    Val ops = LLVMGetParam(fn, 2), row = LLVMGetParam(fn, 4), col = LLVMGetParam(fn, 5);
+    Val ops = LLVMGetParam(fn, 2), row = LLVMGetParam(fn, 3), col = LLVMGetParam(fn, 4);
     t.npieces = emit_pieces(e, partial ? g->n % g->nr : g->nr, t.pieces);
     if (t.npieces * rows > MAX_CARRY) ice((Loc){0}, "a GEMM tile of %d sums", t.npieces * rows);
-    bool whole = rows == g->mr;
     EpilogueCode epi;
     epilogue_init(e, &epi, g->spec, ops, 3, g->n, g->from != DT_U8);
     Val out = emit_ptr(e, ops, 2);
-    if (whole) {
-        prefetch_result(e, &t, out, row, col);
-        epilogue_prefetch(e, &epi, row, col, rows, partial ? g->n % g->nr : g->nr);
-    }
+    prefetch_result(e, &t, out, row, col);
+    epilogue_prefetch(e, &epi, row, col, rows, partial ? g->n % g->nr : g->nr);
     for (int p = 0; p < t.npieces; p++) {
         Val start = g->from == DT_U8
                         ? dot_zero(e, g->from, t.pieces[p].width)
@@ -129,14 +152,40 @@ static Val emit_micro(Gemm *g, int rows, bool partial) {
         for (int r = 0; r < rows; r++) t.sums[p * rows + r] = start;
     }
     tile_sums(e, &t);
-    if (whole)
-        tile_finish(e, &t, &epi, out, row, col);
-    else
-        for (int p = 0; p < t.npieces; p++)
-            for (int r = 0; r < rows; r++)
-                vec_store(e, t.sums[p * rows + r],
-                          emit_at_c(e, LLVMGetParam(fn, 3), r * g->nr + t.pieces[p].off),
-                          (Piece){0, t.pieces[p].width, t.pieces[p].width, 0});
+    tile_finish(e, &t, &epi, out, row, col);
+    emit_return(e);
+    return fn;
+}
+
+static Piece unmasked(Piece p) { return (Piece){0, p.width, p.width, 0}; }
+
+// void rows(a, b, tile, start, k): sums of fewer than mr rows to the tile, whose rows are nr apart;
+// each starts from the
+// row start[nr], or from zero where the sums are whole numbers.
+static Val emit_rows_micro(Gemm *g, int rows, bool partial) {
+    Emit *e = g->e;
+    int64_t width = partial ? g->n % g->nr : g->nr;
+    const char *name =
+        arena_printf(e->arena, "gemm.%dx%d.%d.u%d", rows, (int)width, (int)g->nr, (int)g->ku);
+    Val fn = LLVMGetNamedFunction(e->mod, name);
+    if (fn) return fn;
+    fn = emit_internal(e, name, (LLVMTypeRef[]){e->ptr, e->ptr, e->ptr, e->ptr, e->i64}, 5);
+    Tile t = {.g = g, .rows = rows, .a = LLVMGetParam(fn, 0), .b = LLVMGetParam(fn, 1)};
+    Val tile = LLVMGetParam(fn, 2), start = LLVMGetParam(fn, 3);
+    t.depth = LLVMGetParam(fn, 4);
+    t.npieces = emit_pieces(e, width, t.pieces);
+    for (int r = 0; r < rows; r++) t.rows_at[r] = emit_imul(e, t.depth, r);
+    for (int p = 0; p < t.npieces; p++) {
+        Val v = g->from == DT_U8
+                    ? dot_zero(e, g->from, t.pieces[p].width)
+                    : vec_load(e, emit_at_c(e, start, t.pieces[p].off), unmasked(t.pieces[p]));
+        for (int r = 0; r < rows; r++) t.sums[p * rows + r] = v;
+    }
+    tile_sums_to(e, &t, g->ku);
+    for (int p = 0; p < t.npieces; p++)
+        for (int r = 0; r < rows; r++)
+            vec_store(e, t.sums[p * rows + r], emit_at_c(e, tile, r * g->nr + t.pieces[p].off),
+                      unmasked(t.pieces[p]));
     emit_return(e);
     return fn;
 }
@@ -168,30 +217,51 @@ static Val emit_tile_tail(Gemm *g, bool partial) {
 // What the loops of the kernel share.
 typedef struct {
     Gemm *g;
+    const EpilogueCode *epi;
     Val ops, a, b, tile, tiles, share, extra, r0;
 } Walk;
+
+// The row that sums start from, behind the rows of the stack tile.
+static Val start_row(Emit *e, const Walk *w, Val col, bool partial) {
+    const Gemm *g = w->g;
+    Piece pieces[MAX_PIECES];
+    int n = emit_pieces(e, partial ? g->n % g->nr : g->nr, pieces);
+    Val at = emit_at_c(e, w->tile, g->mr * g->nr);
+    for (int p = 0; p < n; p++)
+        vec_store(
+            e, epilogue_start(e, w->epi, emit_iadd(e, col, emit_i64(e, pieces[p].off)), pieces[p]),
+            emit_at_c(e, at, pieces[p].off), unmasked(pieces[p]));
+    return at;
+}
 
 static void call_micro(Emit *e, const Walk *w, Val row, Val rows, Val col, bool partial) {
     const Gemm *g = w->g;
     Val a = emit_at(e, w->a, emit_imul(e, row, g->k));
     Val b = emit_at(e, w->b, emit_imul(e, col, g->k));
-    Val args[] = {a, b, w->ops, w->tile, row, col};
-    LLVMBasicBlockRef done = LLVMAppendBasicBlockInContext(e->ctx, e->fn, "");
-    LLVMBasicBlockRef tail = LLVMAppendBasicBlockInContext(e->ctx, e->fn, "");
     LLVMBasicBlockRef whole = LLVMAppendBasicBlockInContext(e->ctx, e->fn, "");
-    Val sw = LLVMBuildSwitch(e->b, rows, whole, (unsigned)g->mr);
-    for (int64_t r = 1; r < g->mr; r++) {
-        LLVMBasicBlockRef block = LLVMAppendBasicBlockInContext(e->ctx, e->fn, "");
-        LLVMAddCase(sw, emit_i64(e, r), block);
-        LLVMPositionBuilderAtEnd(e->b, block);
-        emit_call(e, g->micro[partial][r], args, 6);
+    LLVMBasicBlockRef part = LLVMAppendBasicBlockInContext(e->ctx, e->fn, "");
+    LLVMBasicBlockRef tail = LLVMAppendBasicBlockInContext(e->ctx, e->fn, "");
+    LLVMBasicBlockRef done = LLVMAppendBasicBlockInContext(e->ctx, e->fn, "");
+    LLVMBuildCondBr(e->b, emit_less(e, rows, emit_i64(e, g->mr)), part, whole);
+    LLVMPositionBuilderAtEnd(e->b, part);
+    if (g->mr > 1) {
+        Val start = start_row(e, w, col, partial);
+        Val sw = LLVMBuildSwitch(e->b, rows, tail, (unsigned)g->mr);
+        for (int64_t r = 1; r < g->mr; r++) {
+            LLVMBasicBlockRef block = LLVMAppendBasicBlockInContext(e->ctx, e->fn, "");
+            LLVMAddCase(sw, emit_i64(e, r), block);
+            LLVMPositionBuilderAtEnd(e->b, block);
+            emit_call(e, g->micro[partial][r], (Val[]){a, b, w->tile, start, emit_i64(e, g->k)}, 5);
+            LLVMBuildBr(e->b, tail);
+        }
+    } else {
         LLVMBuildBr(e->b, tail);
     }
     LLVMPositionBuilderAtEnd(e->b, tail);
     if (g->mr > 1) emit_call(e, g->tail[partial], (Val[]){w->tile, w->ops, row, col, rows}, 5);
     LLVMBuildBr(e->b, done);
     LLVMPositionBuilderAtEnd(e->b, whole);
-    emit_call(e, g->micro[partial][g->mr], args, 6);
+    emit_call(e, g->micro[partial][g->mr], (Val[]){a, b, w->ops, row, col}, 5);
     LLVMBuildBr(e->b, done);
     LLVMPositionBuilderAtEnd(e->b, done);
 }
@@ -235,10 +305,11 @@ static void emit_walk(Gemm *g) {
     Emit *e = g->e;
     KernelArgs k = kernel_begin(e, g->symbol);
     Walk w = {.g = g, .ops = k.ops, .r0 = k.r0};
-    w.tile = emit_stack(e, e->f32, g->mr * g->nr);
+    w.tile = emit_stack(e, e->f32, (g->mr + 1) * g->nr);
     EpilogueCode epi;
     epilogue_init(e, &epi, g->spec, k.ops, 3, g->n, g->from != DT_U8);
     epilogue_zero_stats(e, &epi, k.c0, k.c1);
+    w.epi = &epi;
     w.a = emit_ptr(e, k.ops, 0);
     w.b = emit_ptr(e, k.ops, 1);
     Val count = emit_isub(e, k.r1, k.r0);
@@ -271,8 +342,9 @@ void emit_gemm(Emit *e, const KernelSpec *spec, const char *symbol) {
     if (g.mr >= 64) ice((Loc){0}, "a GEMM tile of %d rows", (int)g.mr);
     for (int partial = 0; partial < 2; partial++) {
         if (partial ? g.n % g.nr == 0 : g.n < g.nr) continue;
-        for (int rows = 1; rows <= g.mr; rows++)
-            g.micro[partial][rows] = emit_micro(&g, rows, partial);
+        for (int rows = 1; rows < g.mr; rows++)
+            g.micro[partial][rows] = emit_rows_micro(&g, rows, partial);
+        g.micro[partial][g.mr] = emit_micro(&g, partial);
         g.tail[partial] = g.mr > 1 ? emit_tile_tail(&g, partial) : NULL;
     }
     emit_walk(&g);
