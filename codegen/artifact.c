@@ -24,6 +24,14 @@ static void print_phase(const CodegenOptions *o, const Unit *u, const char *phas
     if (o->time) fprintf(stderr, "%-12s %-10s %8.3f s\n", u ? u->target->name : "", phase, s);
 }
 
+static void print_sizes(const CodegenOptions *o, Arena *a, const char *object) {
+    if (!o->time) return;
+    CodeSizes sizes = object_sizes(a, object);
+    for (int i = 0; i < sizes.n; i++)
+        fprintf(stderr, "%16s %9.1f kB in %d functions\n", sizes.v[i].kind,
+                (double)sizes.v[i].bytes / 1000, sizes.v[i].functions);
+}
+
 // ---- names -------------------------------------------------------------------------------------
 // A C identifier from the base name of a path: "out/libatto-224.so" -> "atto_224".
 static const char *artifact_name(Arena *a, const char *path) {
@@ -148,7 +156,8 @@ static bool artifact_object(Artifact *f, const CodegenModel *const *models, int 
     vec_push(f->arena, &f->objects, object);
     double start = seconds();
     bool ok = machine_emit_file(u->machine, u->mod, object, LLVMObjectFile, f->diag);
-    print_phase(f->opt, u, "emit", seconds() - start);
+    print_phase(f->opt, u, "LLVM", seconds() - start);
+    if (ok) print_sizes(f->opt, f->arena, object);
     unit_free(u);
     return ok;
 }

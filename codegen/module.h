@@ -13,6 +13,14 @@ typedef struct {
     LLVMValueRef fn;
 } Shared;
 
+// What functions of one kind (a kernel, "step", "run") come to.
+typedef struct {
+    const char *kind;
+    int functions;
+    uint64_t bytes;
+} CodeSize;
+typedef VEC(CodeSize) CodeSizes;
+
 typedef struct {
     Arena *arena;
     Diag *diag;
@@ -37,6 +45,8 @@ typedef struct {
 LLVMTargetMachineRef machine_new(const Target *t, int opt_level, Diag *d);
 bool machine_emit_file(LLVMTargetMachineRef m, LLVMModuleRef mod, const char *path,
                        LLVMCodeGenFileType kind, Diag *d);
+// The functions of an object file by kind, largest first; nothing when it cannot be read.
+CodeSizes object_sizes(Arena *a, const char *path);
 bool machine_emit_text(LLVMTargetMachineRef m, LLVMModuleRef mod, Str *out, Diag *d);
 
 // ---- module.c ---------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 // assembly files, assembly text. Position-independent always, so that one object serves
 // executables and shared libraries.
 #include "module.h"
+#include <llvm-c/Object.h>
 #include <llvm-c/Target.h>
+#include <stdlib.h>
 #include <sys/auxv.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -123,6 +125,61 @@ bool machine_emit_file(LLVMTargetMachineRef m, LLVMModuleRef mod, const char *pa
     diag_error(d, (Loc){0}, "cannot write %s: %s", path, why ? why : "unknown error");
     LLVMDisposeMessage(why);
     return false;
+}
+
+// "gemm_12.8xnr" -> "gemm", "train_run" -> "run"
+static const char *kind_of_symbol(Arena *a, const char *symbol) {
+    size_t n = strcspn(symbol, ".");
+    if (n > 4 && memcmp(symbol + n - 4, "_run", 4) == 0) return "run";
+    while (n > 0 && symbol[n - 1] >= '0' && symbol[n - 1] <= '9') n--;
+    while (n > 0 && symbol[n - 1] == '_') n--;
+    return arena_strndup(a, symbol, n);
+}
+
+static void add_size(Arena *a, CodeSizes *sizes, const char *kind, uint64_t bytes) {
+    int i = 0;
+    while (i < sizes->n && strcmp(sizes->v[i].kind, kind) != 0) i++;
+    if (i == sizes->n) vec_push(a, sizes, ((CodeSize){.kind = kind}));
+    sizes->v[i].functions++;
+    sizes->v[i].bytes += bytes;
+}
+
+static int by_bytes(const void *x, const void *y) {
+    uint64_t p = ((const CodeSize *)x)->bytes, q = ((const CodeSize *)y)->bytes;
+    return (p < q) - (p > q);
+}
+
+static bool is_code(LLVMBinaryRef binary, LLVMSymbolIteratorRef symbol) {
+    LLVMSectionIteratorRef section = LLVMObjectFileCopySectionIterator(binary);
+    LLVMMoveToContainingSection(section, symbol);
+    bool code = !LLVMObjectFileIsSectionIteratorAtEnd(binary, section) &&
+                strncmp(LLVMGetSectionName(section), ".text", 5) == 0;
+    LLVMDisposeSectionIterator(section);
+    return code;
+}
+
+CodeSizes object_sizes(Arena *a, const char *path) {
+    CodeSizes sizes = {0};
+    char *why = NULL;
+    LLVMMemoryBufferRef buf = NULL;
+    if (LLVMCreateMemoryBufferWithContentsOfFile(path, &buf, &why)) {
+        LLVMDisposeMessage(why);
+        return sizes;
+    }
+    LLVMBinaryRef binary = LLVMCreateBinary(buf, NULL, &why);
+    if (binary) {
+        LLVMSymbolIteratorRef s = LLVMObjectFileCopySymbolIterator(binary);
+        for (; !LLVMObjectFileIsSymbolIteratorAtEnd(binary, s); LLVMMoveToNextSymbol(s))
+            if (LLVMGetSymbolSize(s) && is_code(binary, s))
+                add_size(a, &sizes, kind_of_symbol(a, LLVMGetSymbolName(s)), LLVMGetSymbolSize(s));
+        LLVMDisposeSymbolIterator(s);
+        LLVMDisposeBinary(binary);
+    } else {
+        LLVMDisposeMessage(why);
+    }
+    LLVMDisposeMemoryBuffer(buf);
+    if (sizes.n) qsort(sizes.v, (size_t)sizes.n, sizeof *sizes.v, by_bytes);
+    return sizes;
 }
 
 bool machine_emit_text(LLVMTargetMachineRef m, LLVMModuleRef mod, Str *out, Diag *d) {

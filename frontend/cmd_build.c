@@ -1,6 +1,7 @@
 // cnxc build: spec -> artifact.
 #include "cmd.h"
 #include "cmd_calibrate.h"
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -99,6 +100,19 @@ static double seconds(void) {
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+// Of this process and of those it started and waited for.
+static double cpu_seconds(void) {
+    double sum = 0;
+    static const int who[] = {RUSAGE_SELF, RUSAGE_CHILDREN};
+    for (int i = 0; i < 2; i++) {
+        struct rusage r;
+        getrusage(who[i], &r);
+        sum += (double)(r.ru_utime.tv_sec + r.ru_stime.tv_sec) +
+               1e-6 * (double)(r.ru_utime.tv_usec + r.ru_stime.tv_usec);
+    }
+    return sum;
+}
+
 // Whether the options go with --freestanding, when that is given.
 static bool freestanding_check(const Options *o, EmitKind kind, int ntargets) {
     const char *why = kind != EMIT_OBJ             ? "makes objects: give --emit=obj"
@@ -158,8 +172,10 @@ static bool build(const Options *o, const CodegenOptions *cg, PipelineOptions *o
     if (cal.pictures && !calibrate_report(&cal, opt->precision, stdout, d)) return false;
     if (!codegen_build(o->arena, models, n, cg, d)) return false;
     if (cg->time)
-        fprintf(stderr, "spec and passes %.3f s, weights %.3f s, code %.3f s, total %.3f s\n",
-                planned - start, embedded - planned, seconds() - embedded, seconds() - start);
+        fprintf(stderr,
+                "spec and passes %.3f s, weights %.3f s, code %.3f s, total %.3f s, CPU %.3f s\n",
+                planned - start, embedded - planned, seconds() - embedded, seconds() - start,
+                cpu_seconds());
     return true;
 }
 
