@@ -78,18 +78,28 @@ static int64_t lay_out(Schedule *s, Region region) {
     return at;
 }
 
+// The buffer of that name, looked for from *from on, where it is left: -1, *from stays. Programs
+// name parameters in about one order, so that a search is short.
+static int find_buffer(const Schedule *s, Region region, const char *name, int *from) {
+    int n = s->buffers.n;
+    for (int i = 0; i < n; i++) {
+        int k = *from + i < n ? *from + i : *from + i - n;
+        if (s->buffers.v[k].region == region && strcmp(s->buffers.v[k].name, name) == 0)
+            return *from = k;
+    }
+    return -1;
+}
+
 // What another program reads is what prepare writes, name by name. False after an error: the text
 // of a schedule may disagree with its prepare.
 static bool share_weights(Pipeline *p, Schedule *s, const Schedule *prepare) {
+    int from = 0;
     s->weight_bytes = prepare->weight_bytes;
     for (int i = 0; i < s->buffers.n; i++) {
         Buffer *b = &s->buffers.v[i];
-        const Buffer *w = NULL;
         if (b->region != REGION_WEIGHT) continue;
-        for (int k = 0; k < prepare->buffers.n && !w; k++)
-            if (prepare->buffers.v[k].region == REGION_WEIGHT &&
-                strcmp(prepare->buffers.v[k].name, b->name) == 0)
-                w = &prepare->buffers.v[k];
+        int found = find_buffer(prepare, REGION_WEIGHT, b->name, &from);
+        const Buffer *w = found < 0 ? NULL : &prepare->buffers.v[found];
         if (!w || w->bytes != b->bytes) {
             diag_error(p->diag, (Loc){0}, "weight %s of schedule %s has %lld bytes, but %s",
                        b->name, s->name, (long long)b->bytes,
@@ -102,17 +112,12 @@ static bool share_weights(Pipeline *p, Schedule *s, const Schedule *prepare) {
     return true;
 }
 
-static int find_buffer(const Schedule *s, Region region, const char *name) {
-    for (int i = 0; i < s->buffers.n; i++)
-        if (s->buffers.v[i].region == region && strcmp(s->buffers.v[i].name, name) == 0) return i;
-    return -1;
-}
-
 // Raw parameters of all programs, those of prepare first: one place for each in every blob.
 static Schedule *list_params(Pipeline *p, Schedule *prepare) {
     Schedule *all = prepare;
     for (int i = 0; i < p->schedules.n; i++) {
         const Schedule *s = p->schedules.v[i];
+        int from = 0;
         for (int k = 0; k < s->buffers.n; k++) {
             Buffer b = s->buffers.v[k];
             const char *param;
@@ -121,7 +126,7 @@ static Schedule *list_params(Pipeline *p, Schedule *prepare) {
                 all = NEW(p->arena, Schedule);
                 all->arena = p->arena;
             }
-            if (find_buffer(all, REGION_PARAM, param) >= 0) continue;
+            if (find_buffer(all, REGION_PARAM, param, &from) >= 0) continue;
             b.region = REGION_PARAM;
             b.name = param;
             b.port = 0;
@@ -133,11 +138,12 @@ static Schedule *list_params(Pipeline *p, Schedule *prepare) {
 }
 
 static void share_states(Schedule *s, const Schedule *params) {
+    int from = 0;
     for (int i = 0; i < s->buffers.n; i++) {
         Buffer *b = &s->buffers.v[i];
         const char *param;
         if (b->region != REGION_STATE || state_of_name(b->name, &param) < 0) continue;
-        b->offset = params->buffers.v[find_buffer(params, REGION_PARAM, param)].offset;
+        b->offset = params->buffers.v[find_buffer(params, REGION_PARAM, param, &from)].offset;
         s->param_bytes = params->param_bytes;
     }
 }

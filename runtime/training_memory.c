@@ -124,12 +124,25 @@ int64_t training_micro_fits(const TrainingOptions *o, int64_t bytes) {
     return o->batch && fits > o->batch ? o->batch : fits;
 }
 
-// Measured on networks of 28 to 224 pixels: time per image is within a tenth of its best from 16
-// images of 224 x 224 and 64 of 32 x 32 on; larger micro-batches leave the caches and gain nothing.
+// Memory of an image while a program runs, the most of those asked for.
+static int64_t image_bytes(const TrainingOptions *o) {
+    int64_t most = 1;
+    for (int i = 0; i < o->model->nprograms; i++) {
+        const CnxrtProgram *p = &o->model->programs[i];
+        if (cnxrt_program_listed(o->programs, p->name) && p->image_bytes > most)
+            most = p->image_bytes;
+    }
+    return most;
+}
+
+// As many images as the caches of a CPU hold (what a step writes its later parts read back), but
+// enough for the few rows an image has in the last stage, and not so many that gradients wait for
+// nothing. A power of two, and the same on every machine that has the memory: it decides where
+// gradients are rounded.
 int64_t training_micro(const TrainingOptions *o, int64_t bytes) {
-    const CnxrtModel *m = o->model;
-    int64_t pixels = (int64_t)m->height * m->width, micro = 16;
-    while (micro < 64 && 2 * micro * pixels <= INT64_C(1) << 20) micro *= 2;
+    enum { LEAST = 16, MOST = 64, CACHES = 24 << 20 };
+    int64_t image = image_bytes(o), micro = LEAST;
+    while (micro < MOST && 2 * micro <= CACHES / image) micro *= 2;
     int64_t fits = training_micro_fits(o, bytes);
     if (o->batch && micro > o->batch) micro = o->batch;
     return micro < fits ? micro : fits;

@@ -149,17 +149,21 @@ static void memory_limits(void **state) {
 
 static void micro_choice(void **state) {
     (void)state;
+    CnxrtProgram programs[4];
     CnxrtModel m = fake_train_model;
+    memcpy(programs, fake_train_programs, sizeof programs);
+    m.programs = programs;
     TrainingOptions o = {.model = &m, .programs = "train", .threads = 1};
     assert_int_equal(training_micro(&o, INT64_MAX), 64);
     o.batch = 50;
     assert_int_equal(training_micro(&o, INT64_MAX), 50);
-    m.height = m.width = 224;
-    o.batch = 128;
-    assert_int_equal(training_micro(&o, INT64_MAX), 16);
-    m.height = m.width = 32;
     o.batch = 4096;
-    assert_int_equal(training_micro(&o, INT64_MAX), 64);
+    programs[1].image_bytes = 700000; // 35 of them in 24 MiB
+    assert_int_equal(training_micro(&o, INT64_MAX), 32);
+    programs[1].image_bytes = 16 << 20;
+    assert_int_equal(training_micro(&o, INT64_MAX), 16);
+    o.batch = 5;
+    assert_int_equal(training_micro(&o, INT64_MAX), 5);
 }
 
 // ---- plan
