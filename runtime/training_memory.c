@@ -135,10 +135,9 @@ static int64_t image_bytes(const TrainingOptions *o) {
     return most;
 }
 
-// As many images as the caches of a CPU hold (what a step writes its later parts read back), but
-// enough for the few rows an image has in the last stage, and not so many that gradients wait for
-// nothing. A power of two, and the same on every machine that has the memory: it decides where
-// gradients are rounded.
+// As many images as the caches of a CPU hold (what a step writes is read by later ones), but enough
+// for the few rows an image has in the last stage. A power of two, and the same on every machine
+// that has the memory: it decides where gradients are rounded.
 int64_t training_micro(const TrainingOptions *o, int64_t bytes) {
     enum { LEAST = 16, MOST = 64, CACHES = 24 << 20 };
     int64_t image = image_bytes(o), micro = LEAST;
