@@ -6,7 +6,8 @@ from tables import (NONE, TITLES, all_tables, best_peer, cell, milliseconds, ok,
                     plural, short_name)
 from tasks import OURS, TASKS
 
-MARKERS = re.compile(r"(<!-- bench:begin(?P<what>[ \w]*)-->\n).*?(<!-- bench:end -->)", re.S)
+MARKERS = re.compile(r"^(<!-- bench:begin(?P<what>[ \w]*)-->\n).*?^(<!-- bench:end -->)$",
+                     re.S | re.M)
 SHORT = {"infer": "inference", "train": "training step", "fcmae": "FCMAE step"}
 
 
