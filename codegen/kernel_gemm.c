@@ -9,8 +9,8 @@
 // The kernel cuts its rows evenly into ceil(rows/mr) tiles (49 = 7 x 7, never 6 x 8 + 1). Tiles of
 // mr rows apply the epilogue to their registers; smaller ones write raw sums to a tile on the stack
 // and share one loop over its rows. What computes those sums knows neither n nor k nor the
-// epilogue: all kernels of a module whose panels are as wide share it, which keeps code and compile
-// time small.
+// epilogue: all kernels of a module with such operands and panels as wide share it, which keeps
+// code and compile time small.
 //
 // Prefetch: each step of k fetches as much of the next row tile as it consumed of this one (rows
 // are contiguous, so is a tile), and the result's lines are claimed before the sums start.
@@ -160,13 +160,12 @@ static Val emit_micro(Gemm *g, bool partial) {
 static Piece unmasked(Piece p) { return (Piece){0, p.width, p.width, 0}; }
 
 // void rows(a, b, tile, start, k): sums of fewer than mr rows to the tile, whose rows are nr apart;
-// each starts from the
-// row start[nr], or from zero where the sums are whole numbers.
+// each starts from the row start[nr], or from zero where the sums are whole numbers.
 static Val emit_rows_micro(Gemm *g, int rows, bool partial) {
     Emit *e = g->e;
     int64_t width = partial ? g->n % g->nr : g->nr;
-    const char *name =
-        arena_printf(e->arena, "gemm.%dx%d.%d.u%d", rows, (int)width, (int)g->nr, (int)g->ku);
+    const char *name = arena_printf(e->arena, "gemm.%s.%dx%d.%d.u%d", dtype_name(g->from), rows,
+                                    (int)width, (int)g->nr, (int)g->ku);
     Val fn = LLVMGetNamedFunction(e->mod, name);
     if (fn) return fn;
     fn = emit_internal(e, name, (LLVMTypeRef[]){e->ptr, e->ptr, e->ptr, e->ptr, e->i64}, 5);

@@ -40,6 +40,18 @@ within 20 fp32.npy bf16.npy
 "$CNXC" build $net --programs=infer -o wide --precision=bf16 --target=x86-64-v3 && infer wide && within 5 bf16.npy wide.npy
 "$CNXC" build $net --programs=infer -o plain --precision=bf16 --unoptimised && infer plain && within 10 bf16.npy plain.npy
 
+# Layers of both kinds in one program, with panels as wide and tiles of fewer rows.
+tools
+npy x28.npy 28 28
+fashion="$SOURCE/models/convnextv2_fashion.yaml --set input.channels=3"
+"$CNXC" weights init $fashion fashion.safetensors --seed 1
+for precision in fp32 'bf16,stages.1=fp32' 'bf16,*.pwconv2=fp32'; do
+    "$CNXC" build $fashion --programs=infer -o net "--precision=$precision"
+    ./net infer --weights fashion.safetensors --input x28.npy --output net.npy
+    [ "$precision" != fp32 ] || cp net.npy fashion.npy
+    within 20 fashion.npy net.npy
+done
+
 "$CNXC" build $net --programs=infer -o int8 --precision=int8 --weights w.safetensors --calibrate data \
     --calibrate-pictures 4 --save-ranges ranges.txt >report.txt
 grep -q 'int8 against fp32 on .* pictures: top-1 agrees on .* %, logits differ by .* %' report.txt ||
