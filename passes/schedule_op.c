@@ -174,8 +174,9 @@ static void op_grn_scale(Sched *sc, const Node *n) {
         given = stat_given(sc, n->args[0]);
         stat = &given;
     }
-    merge_stat(sc, n, stat, buffer_of(sc, n->args[1]), buffer_of(sc, n->first),
-               node_int(n, A_normalise), node_int(n, A_residual), node_f64(n, A_eps), type_last(t));
+    int out = buffer_of(sc, n->first), gamma = buffer_of(sc, n->args[1]);
+    merge_stat(sc, n, stat, gamma, out, node_int(n, A_normalise), node_int(n, A_residual),
+               node_f64(n, A_eps), type_last(t));
 }
 
 int constant_buffer(Sched *sc, const Node *like, int64_t c, double value) {
@@ -202,8 +203,8 @@ void materialise_stat(Sched *sc, const Node *n, Value stat_value) {
     }
     if (!stat || !wanted) return;
     int64_t c = type_last(graph_type(sc->g, stat_value));
-    merge_stat(sc, n, stat, constant_buffer(sc, n, c, 1), buffer_of(sc, stat_value),
-               attr_word_index(A_normalise, "none", 4), 0, 0, c);
+    int out = buffer_of(sc, stat_value), ones = constant_buffer(sc, n, c, 1);
+    merge_stat(sc, n, stat, ones, out, attr_word_index(A_normalise, "none", 4), 0, 0, c);
 }
 
 // ---- weight-only work --------------------------------------------------------------------------
