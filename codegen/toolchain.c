@@ -121,7 +121,7 @@ bool toolchain_open(Toolchain *t, const Artifact *f) {
     const Target *target = f->target;
     *t = (Toolchain){.arena = f->arena, .diag = f->diag, .dir = f->dir, .cc = f->opt->cc};
     t->cross = !same_arch(target->triple, CNX_ARCH);
-    if (!t->cc) t->cc = t->cross ? arena_printf(t->arena, "%s-gcc", target->triple) : "cc";
+    if (!t->cc) t->cc = t->cross ? arena_printf(t->arena, "%s-gcc", target->triple) : CNX_CC;
     if (!driver_answer(t, "-dumpmachine", &t->machine)) {
         diag_error(t->diag, (Loc){0}, "cannot run the compiler %s%s%s", t->cc,
                    *t->machine ? ": " : "", t->machine);

@@ -30,8 +30,9 @@ static const Option options[] = {
     OPTION_SET,
     OPTION_PROGRAMS,
     {"cc", 0, "CC",
-     "compiler and linker driver (default: cc, or aarch64-linux-gnu-gcc\n"
-     "and the like for targets of another architecture)"},
+     "compiler and linker driver (default: cc, or what compiled cnxc\n"
+     "where that is not gcc; for targets of another architecture\n"
+     "aarch64-linux-gnu-gcc and the like)"},
     {"runtime-dir", 0, "DIR",
      "where libcnxrt.a for the target is, when it is not where cnxc was\n"
      "built or installed and shall not be compiled"},
