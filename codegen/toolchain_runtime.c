@@ -231,6 +231,12 @@ bool toolchain_runtime(Toolchain *t, const CodegenOptions *opt) {
     t->runtime_libs = CNX_RUNTIME_LIBS;
     t->codec_libs = CNX_CODEC_LIBS;
     t->runtime_dir = opt->runtime_dir;
+    if (opt->runtime_given &&
+        access(arena_printf(t->arena, "%s/%s", t->runtime_dir, archives[0]), R_OK)) {
+        diag_error(t->diag, (Loc){0}, "--runtime-dir=%s: no %s there: %s", t->runtime_dir,
+                   archives[0], strerror(errno));
+        return false;
+    }
     if (!t->cross) return true;
     RuntimeBuild b = {.t = t, .source_dir = opt->runtime_source, .defines = find_optional(t)};
     if (opt->runtime_given) return true;

@@ -8,7 +8,7 @@
 static const Option options[] = {
     {"output", 'o', "OUT", "the artifact; libraries and objects get a header beside them"},
     {"emit", 0, "KIND",
-     "exe     a command: info, infer, features, embed, eval, bench (default)\n"
+     "exe     a command: inference, training, evaluation (default)\n"
      "shared  a shared library with its C header\n"
      "static  an archive with its C header\n"
      "obj     one object file, to be linked with libcnxrt.a\n"
@@ -125,6 +125,19 @@ static bool freestanding_check(const Options *o, EmitKind kind, int ntargets) {
     return false;
 }
 
+// Whether what goes with --calibrate stands beside it, when that is given.
+static bool calibrate_check(const Options *o) {
+    static const char *const with[] = {"save-ranges", "calibrate-pictures"};
+    const char *what = NULL, *needs = "calibrate";
+    for (int i = 0; i < 2 && !options_has(o, "calibrate"); i++)
+        if (options_has(o, with[i])) what = with[i];
+    if (options_has(o, "calibrate") && !options_has(o, "weights"))
+        what = "calibrate", needs = "weights";
+    if (!what) return true;
+    fprintf(stderr, "cnxc build: error: --%s needs --%s\n", what, needs);
+    return false;
+}
+
 static bool save_ranges(const Options *o, const PrecisionPlan *plan, Diag *d) {
     const char *path = options_get(o, "save-ranges", NULL);
     if (!path) return true;
@@ -138,12 +151,14 @@ static bool save_ranges(const Options *o, const PrecisionPlan *plan, Diag *d) {
 // The ranges of int8 into *opt, where pictures are given.
 static bool calibrate(const Options *o, const Calibration *c, PipelineOptions *opt, Diag *d) {
     if (!c->pictures) return true;
-    if (!c->weights) {
-        diag_error(d, (Loc){0}, "--calibrate needs --weights");
+    PrecisionPlan *plan = compile_plan(c->spec, opt, d);
+    if (!plan) return false;
+    if (!precision_uses(plan, PRECISION_INT8)) {
+        diag_error(d, (Loc){0}, "--calibrate is for int8, and no layer is to compute in that");
+        diag_hint(d, "give --precision=int8");
         return false;
     }
-    PrecisionPlan *plan = compile_plan(c->spec, opt, d);
-    if (!plan || !calibrate_ranges(c, plan, d)) return false;
+    if (!calibrate_ranges(c, plan, d)) return false;
     plan->alone = true;
     opt->precision = plan;
     return save_ranges(o, plan, d);
@@ -166,6 +181,7 @@ static bool build(const Options *o, const CodegenOptions *cg, PipelineOptions *o
         if (!compile_spec(&c[i], spec, programs, targets[i], opt, d)) return false;
         models[i] = &c[i].v[MODEL_INFER].model;
     }
+    compile_note_rules(&c[0], spec, opt, d);
     double planned = seconds();
     const char *weights = options_get(o, "weights", NULL);
     if (weights && !compile_embed(c, n, weights, d)) return false;
@@ -195,8 +211,8 @@ int cmd_build(Arena *a, int argc, char *const *argv) {
     int n = 0;
     bool text = kind == EMIT_LLVM || kind == EMIT_ASM;
     const Target **targets = kind >= 0 ? cmd_target_list(&o, text, &n) : NULL;
-    if (!targets || !freestanding_check(&o, (EmitKind)kind, n) || !cmd_pipeline_options(&o, &opt) ||
-        !options_int(&o, "opt-level", 0, 3, &level, stderr))
+    if (!targets || !freestanding_check(&o, (EmitKind)kind, n) || !calibrate_check(&o) ||
+        !cmd_pipeline_options(&o, &opt) || !options_int(&o, "opt-level", 0, 3, &level, stderr))
         return EXIT_USAGE;
     CodegenOptions cg = {.out = out,
                          .emit = (EmitKind)kind,

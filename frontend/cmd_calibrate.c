@@ -89,7 +89,8 @@ static bool feed_open(Feed *f, const Calibration *c, Diag *d) {
         mean[i] = (float)in->mean[i];
         mean[in->channels + i] = (float)in->std[i];
     }
-    CnxrtModel model = {.channels = (int)in->channels,
+    CnxrtModel model = {.name = c->spec->name,
+                        .channels = (int)in->channels,
                         .height = (int)in->height,
                         .width = (int)in->width,
                         .mean = mean,
@@ -126,11 +127,14 @@ typedef struct {
     double bins[BINS];
 } Observed;
 
-static void observe_range(Observed *o) {
+// False when a value is not finite.
+static bool observe_range(Observed *o) {
     for (int64_t i = 0; i < o->n; i++) {
+        if (!isfinite(o->values[i])) return false;
         if (o->values[i] < o->low) o->low = o->values[i];
         if (o->values[i] > o->high) o->high = o->values[i];
     }
+    return true;
 }
 
 static void observe_bins(Observed *o) {
@@ -139,6 +143,14 @@ static void observe_bins(Observed *o) {
         double at = (o->values[i] - o->low) / width;
         o->bins[at < 0 ? 0 : at < BINS - 1 ? (int)at : BINS - 1]++;
     }
+}
+
+static bool observe(Observed *o, int sweep, const Calibration *c, Diag *d) {
+    if (sweep) observe_bins(o);
+    if (sweep || observe_range(o)) return true;
+    diag_error(d, (Loc){0}, "--calibrate: inputs of layer %s are not finite with the weights in %s",
+               o->label, c->weights);
+    return false;
 }
 
 // Mean squared error (times the count) of the u8 grid over [low,high].
@@ -203,8 +215,7 @@ bool calibrate_ranges(const Calibration *c, PrecisionPlan *plan, Diag *d) {
         for (int64_t i = 0; ok && i < pictures; i++) {
             ok = feed_take(&f, 2 * i, 2 * pictures, &sample, d);
             if (ok) runner_run(&r, f.pixels);
-            for (int k = 0; ok && k < count; k++)
-                sweep ? observe_bins(&all[k]) : observe_range(&all[k]);
+            for (int k = 0; ok && k < count; k++) ok = observe(&all[k], sweep, c, d);
         }
     for (int k = 0; ok && k < count; k++)
         vec_push(c->spec->arena, &plan->ranges, best_range(&all[k]));

@@ -161,6 +161,22 @@ bool compile_spec(Compiled *c, const ModelSpec *spec, unsigned programs, const T
     return true;
 }
 
+static bool has_layer(const Compiled *c, const char *pattern) {
+    for (int i = 0; i < MODELS; i++)
+        for (int k = 0; k < c->v[i].model.nlayers; k++)
+            if (precision_matches(pattern, c->v[i].model.layers[k].name)) return true;
+    return false;
+}
+
+void compile_note_rules(const Compiled *c, const ModelSpec *spec, const PipelineOptions *opt,
+                        Diag *d) {
+    const PrecisionPlan *plan = compile_plan(spec, opt, d);
+    for (int i = 0; plan && i < plan->rules.n; i++)
+        if (!has_layer(c, plan->rules.v[i].pattern))
+            fprintf(stderr, "note: precision %s=%s: no layer of these programs is called so\n",
+                    plan->rules.v[i].pattern, precision_name(plan->rules.v[i].precision));
+}
+
 // ---- embedding ---------------------------------------------------------------------------------
 
 static bool load_raw(CompiledModel *c, const char *path, char *blob, Diag *d) {

@@ -381,8 +381,9 @@ static void check_recipes(Check *c) {
         }
         if (r.precision)
             vec_push(c->spec->arena, &c->spec->notes,
-                     arena_printf(c->spec->arena, "recipe %s: runs compute in what --precision says, not in %s", r.name,
-                                  r.precision == 1 ? "fp16" : "bf16"));
+                     arena_printf(c->spec->arena,
+                                  "recipe %s: runs compute in what --precision says, not in %s",
+                                  r.name, r.precision == 1 ? "fp16" : "bf16"));
         if (r.drop_path < 0) r.drop_path = r.kind ? c->spec->drop_path : 0;
         vec_push(c->spec->arena, &c->spec->recipes, r);
     }
@@ -403,7 +404,7 @@ static void check_precision(Check *c) {
         if (strcmp(e->key, "default") != 0) str_printf(&s, "%s=", e->key);
         str_add(&s, e->value->text);
     }
-    c->spec->precision = str_cstr(&s);
+    if (s.n || y->kind == YAML_TEXT) c->spec->precision = str_cstr(&s);
     if (ok) return;
     diag_error(c->schema.diag, y->loc, "precision must be a word or a map of layers to words");
     c->ok = false;

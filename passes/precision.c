@@ -82,7 +82,8 @@ static Grid grid_of(const Rewrite *r, const Node *n) {
     const ActivationRange *range = range_of(r->p->precision, n->label);
     if (!range) return (Grid){1, 128};
     double low = fmin(range->low, 0), high = fmax(range->high, 0);
-    double step = high > low ? (high - low) / 255 : 1;
+    double step = (high - low) / 255;
+    if (step < 1e-30) step = 1; // 1/step is an f32, too
     return (Grid){step, (int64_t)rint(-low / step)};
 }
 

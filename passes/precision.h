@@ -32,6 +32,8 @@ bool precision_parse(PrecisionPlan *plan, Arena *a, Diag *d, const char *what, c
 void precision_merge(PrecisionPlan *plan, Arena *a, const PrecisionPlan *more);
 // Adds lines "label low high". False after an error.
 bool ranges_parse(PrecisionPlan *plan, Arena *a, Diag *d, const char *file, const char *text);
+// A rule with that pattern is meant for the layer.
+bool precision_matches(const char *pattern, const char *label);
 // The precision the plan asks for; label may be NULL. *named: by a rule, not by default.
 Precision precision_of(const PrecisionPlan *plan, const char *label, bool *named);
 // The plan has a layer in precision p by default or by a rule.

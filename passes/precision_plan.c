@@ -1,5 +1,6 @@
 // The texts that say which layers compute in which precision.
 #include "precision.h"
+#include <float.h>
 #include <fnmatch.h>
 #include <math.h>
 #include <stdio.h>
@@ -22,7 +23,7 @@ static bool parse_name(Arena *a, Diag *d, const char *what, const char *s, size_
 }
 
 bool precision_parse(PrecisionPlan *plan, Arena *a, Diag *d, const char *what, const char *text) {
-    for (const char *s = text; *s;) {
+    for (const char *s = text;; s++) {
         size_t n = strcspn(s, ","), key = 0;
         while (key < n && s[key] != '=') key++;
         bool rule = key < n;
@@ -33,9 +34,9 @@ bool precision_parse(PrecisionPlan *plan, Arena *a, Diag *d, const char *what, c
             vec_push(a, &plan->rules, ((PrecisionRule){arena_strndup(a, s, key), p}));
         else
             plan->base = p, plan->given = true;
-        s += n + (s[n] == ',');
+        s += n;
+        if (!*s) return true;
     }
-    return true;
 }
 
 void precision_merge(PrecisionPlan *plan, Arena *a, const PrecisionPlan *more) {
@@ -45,28 +46,38 @@ void precision_merge(PrecisionPlan *plan, Arena *a, const PrecisionPlan *more) {
     for (int i = 0; i < more->ranges.n; i++) vec_push(a, &plan->ranges, more->ranges.v[i]);
 }
 
+// "LAYER LEAST GREATEST", the numbers being those of f32.
+static bool parse_range(Arena *a, const char *line, ActivationRange *out) {
+    char label[256];
+    int end = 0;
+    bool ok = sscanf(line, "%255s %lf %lf %n", label, &out->low, &out->high, &end) == 3 &&
+              !line[end] && out->low >= -(double)FLT_MAX && out->low <= out->high &&
+              out->high <= (double)FLT_MAX;
+    out->label = ok ? arena_strdup(a, label) : NULL;
+    return ok;
+}
+
 bool ranges_parse(PrecisionPlan *plan, Arena *a, Diag *d, const char *file, const char *text) {
     int line = 1;
     for (const char *s = text; *s; line++) {
         size_t n = strcspn(s, "\n");
-        char label[256];
-        double low, high;
         const char *copy = arena_strndup(a, s, n);
-        if (n && (sscanf(copy, "%255s %lf %lf", label, &low, &high) != 3 || !isfinite(low) ||
-                  !isfinite(high) || low > high)) {
+        ActivationRange range;
+        if (n && !parse_range(a, copy, &range)) {
             diag_error(d, (Loc){0},
                        "%s:%d: expected a layer, its least and its greatest input, "
                        "got '%s'",
                        file, line, copy);
+            diag_hint(d, "cnxc build --calibrate=PICTURES --save-ranges=FILE writes such files");
             return false;
         }
-        if (n) vec_push(a, &plan->ranges, ((ActivationRange){arena_strdup(a, label), low, high}));
+        if (n) vec_push(a, &plan->ranges, range);
         s += n + (s[n] == '\n');
     }
     return true;
 }
 
-static bool matches(const char *pattern, const char *label) {
+bool precision_matches(const char *pattern, const char *label) {
     size_t n = strlen(pattern);
     if (strncmp(label, pattern, n) == 0 && (label[n] == 0 || label[n] == '.')) return true;
     return fnmatch(pattern, label, 0) == 0;
@@ -76,7 +87,7 @@ Precision precision_of(const PrecisionPlan *plan, const char *label, bool *named
     *named = false;
     Precision p = plan->base;
     for (int i = 0; label && i < plan->rules.n; i++)
-        if (matches(plan->rules.v[i].pattern, label)) {
+        if (precision_matches(plan->rules.v[i].pattern, label)) {
             p = plan->rules.v[i].precision;
             *named = true;
         }

@@ -275,7 +275,7 @@ CnxrtStatus state_open(const char *dir, StateFile *out, CnxrtError *note, CnxrtE
     while (i < n && !state_try(dir, steps[i], out, note)) i++;
     free(steps);
     if (i < n || n == 0) return CNXRT_OK;
-    cnxrt_error_set(err, "%s: no state file is whole", dir);
+    cnxrt_error_set(err, "%s: no state file is whole; start afresh with another --out", dir);
     return CNXRT_ERROR_FORMAT;
 }
 

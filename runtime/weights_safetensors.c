@@ -238,9 +238,9 @@ static CnxrtStatus narrow_values(const char *path, const CnxrtTensor *t, const c
     for (int64_t i = 0; i < n; i++) {
         float v = values[i];
         uint16_t h = half ? float_half(v) : float_bfloat(v);
-        if (half && (h & 0x7FFF) == 0x7C00 && v - v == 0) {
-            cnxrt_error_set(err, "%s: tensor %s: %g is beyond the range of F16", path, t->name,
-                            (double)v);
+        if ((h & 0x7FFF) == (half ? 0x7C00 : 0x7F80) && v - v == 0) {
+            cnxrt_error_set(err, "%s: tensor %s: %g is beyond the range of %s%s", path, t->name,
+                            (double)v, dtype, half ? "; BF16 has nearly that of F32" : "");
             return CNXRT_ERROR_FORMAT;
         }
         memcpy((char *)values + i * 2, &h, 2);

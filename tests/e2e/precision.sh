@@ -40,6 +40,10 @@ within 20 fp32.npy bf16.npy
 "$CNXC" build $net --programs=infer -o wide --precision=bf16 --target=x86-64-v3 && infer wide && within 5 bf16.npy wide.npy
 "$CNXC" build $net --programs=infer -o plain --precision=bf16 --unoptimised && infer plain && within 10 bf16.npy plain.npy
 
+"$CNXC" build $net --programs=infer -o no '--precision=stages.9=bf16,head=bf16' 2>note.txt
+grep -q 'note: precision stages.9=bf16: no layer' note.txt || fail "no note: $(cat note.txt)"
+[ "$(wc -l <note.txt)" = 1 ] || fail "notes: $(cat note.txt)"
+
 # Layers of both kinds in one program, with panels as wide and tiles of fewer rows.
 tools
 npy x28.npy 28 28
@@ -81,6 +85,18 @@ must_fail "--calibrate needs --weights" "$CNXC" build $net --programs=infer -o n
 must_fail "nowhere" "$CNXC" build $net --programs=infer -o no --precision=int8 --weights w.safetensors --calibrate nowhere
 echo "stages.0.0.pwconv1 1" >bad.txt
 must_fail "bad.txt:1: expected a layer" "$CNXC" build $net --programs=infer -o no --precision=int8 --ranges=bad.txt
+for numbers in '0 1 2' '0 x' '2 1' '0 nan' '-1e308 1.7e308'; do
+    { cat ranges.txt; echo "head $numbers"; } >bad.txt
+    must_fail "expected a layer" "$CNXC" build $net --programs=infer -o no --precision=int8 --ranges=bad.txt
+done
+sed 's/ .*/ 0 1e-300/' ranges.txt >flat.txt
+"$CNXC" build $net --programs=infer -o flat --precision=int8 --ranges=flat.txt && infer flat
+within 5000 fp32.npy flat.npy # a number
+must_fail "unknown precision ''" "$CNXC" build $net --programs=infer -o no --precision=
+must_fail "unknown precision ''" "$CNXC" build $net --programs=infer -o no --precision=int8,
+must_fail "--calibrate is for int8" "$CNXC" build $net --programs=infer -o no --weights w.safetensors --calibrate data
+must_fail "--save-ranges needs --calibrate" "$CNXC" build $net --programs=infer -o no --save-ranges r.txt
+must_fail "--runtime-dir=nowhere: no libcnxrt.a" "$CNXC" build $net --programs=infer -o no --runtime-dir=nowhere
 
 # Training in bf16: nearly the same loss as in fp32, and the same bytes for any number of threads.
 small="$SOURCE/tests/parity/train_small.yaml --set input.channels=1 --set input.height=32

@@ -213,7 +213,11 @@ static void converts_to_halves(void **state) {
     t[0].data = (const float[8]){0, 1, 65520};
     assert_int_equal(cnxrt_safetensors_write(in, t, 1, NULL, &err), CNXRT_OK);
     assert_int_equal(cnxrt_weights_convert(in, out, "official", "F16", &err), CNXRT_ERROR_FORMAT);
-    TEXT_HAS(err.text, "downsample_layers.0.0.bias", "65520", "beyond the range of F16");
+    TEXT_HAS(err.text, "downsample_layers.0.0.bias", "65520", "beyond the range of F16; BF16");
+    t[0].data = (const float[8]){0, 1, -3.4e38F};
+    assert_int_equal(cnxrt_safetensors_write(in, t, 1, NULL, &err), CNXRT_OK);
+    assert_int_equal(cnxrt_weights_convert(in, out, "official", "BF16", &err), CNXRT_ERROR_FORMAT);
+    TEXT_HAS(err.text, "downsample_layers.0.0.bias", "-3.4e+38", "beyond the range of BF16");
     cnxrt_error_free(&err);
     unlink(in);
     unlink(out);
