@@ -139,18 +139,33 @@ static int64_t validation_batch(const Trainer *t) {
     return batch < count ? batch : count;
 }
 
+// What is compiled in and results depend on: " in bf16 with 19 of 49 mask units visible".
+static void print_built(const Trainer *t, char *text, size_t size) {
+    const CnxrtFcmae *f = t->pretrain ? trainer_fcmae(t) : NULL;
+    const char *precision = t->model->precision;
+    size_t n = 0;
+    *text = 0;
+    if (precision && strcmp(precision, "fp32") != 0)
+        n = (size_t)snprintf(text, size, " in %s", precision);
+    if (f && n < size)
+        snprintf(text + n, size - n, " with %d of %d mask units visible%s", f->keep, f->units,
+                 f->norm_pix ? "" : ", plain targets");
+}
+
 // What the results depend on, a line each; a resumed run must have the same.
 static CnxrtStatus make_config(Trainer *t, CnxrtError *err) {
     const CnxrtRecipe *r = &t->recipe;
     const TrainPlan *p = &t->plan;
+    char built[128];
+    print_built(t, built, sizeof built);
     int n = asprintf(
         &t->state.config,
-        "model=%s\nprogram=%s\nparameters=%d\nimages=%" PRId64 "\nclasses=%d\nseed=%" PRIu64
+        "model=%s%s\nprogram=%s\nparameters=%d\nimages=%" PRId64 "\nclasses=%d\nseed=%" PRIu64
         "\nlabel_fraction=%.9g\nbatch=%" PRId64 "\nepochs=%.9g\nwarmup_epochs=%.9g\nlr=%.9g\n"
         "min_lr=%.9g\nweight_decay=%.9g\nbetas=%.9g,%.9g\neps=%.9g\nclip=%.9g\nema=%.9g\n"
         "drop_path=%.9g\nsmoothing=%.9g\nmixup=%.9g\ncutmix=%.9g\nmix_switch=%.9g\n"
         "crop_scale=%.9g,%.9g\ncrop_ratio=%.9g,%.9g\nflip=%.9g\nerase=%.9g\nrand_augment=%s\n",
-        t->model->name, t->program, (int)t->model->nparams, p->images,
+        t->model->name, built, t->program, (int)t->model->nparams, p->images,
         t->pretrain ? 0 : dataset_classes(t->data), t->options->seed, t->options->label_fraction,
         p->batch, p->epochs, p->warmup_epochs, p->peak_lr, p->min_lr, r->weight_decay, r->beta1,
         r->beta2, r->eps, r->clip, p->ema, r->drop_path, r->label_smoothing, r->mixup, r->cutmix,
