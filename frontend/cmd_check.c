@@ -1,5 +1,6 @@
 // cnxc check: validates a spec and prints what it describes.
 #include "cmd.h"
+#include "cmd_compile.h"
 #include "network.h"
 
 static const Option options[] = {
@@ -155,8 +156,9 @@ int cmd_check(Arena *a, int argc, char *const *argv) {
         return EXIT_DONE;
     }
     if (!cmd_wants(&o, 1)) return EXIT_USAGE;
-    ModelSpec *m = cmd_spec(&o, diag_new(a, stderr));
-    if (!m) return EXIT_INPUT;
+    Diag *d = diag_new(a, stderr);
+    ModelSpec *m = cmd_spec(&o, d);
+    if (!m || !compile_plan(m, NULL, d)) return EXIT_INPUT;
     NetworkInfo n = network_info(a, m);
     if (options_has(&o, "json")) {
         print_json(a, m, &n);

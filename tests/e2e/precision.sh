@@ -80,6 +80,7 @@ grep -q 'bf16\[' text.ir && fail "the command line is not heard"
 
 must_fail "--precision: unknown precision 'bf17'" "$CNXC" build $net --programs=infer -o no --precision=bf17
 must_fail "key precision: unknown precision 'fp8'" "$CNXC" build $net --programs=infer -o no --set precision=fp8
+must_fail "key precision: unknown precision 'fp8'" "$CNXC" check $net --set precision=fp8
 must_fail "int8 needs the range" "$CNXC" build $net --programs=infer -o no --precision=int8
 must_fail "--calibrate needs --weights" "$CNXC" build $net --programs=infer -o no --precision=int8 --calibrate data
 must_fail "nowhere" "$CNXC" build $net --programs=infer -o no --precision=int8 --weights w.safetensors --calibrate nowhere
