@@ -17,6 +17,9 @@ must_fail() {
 }
 # Runtimes compiled for other architectures are kept for the next test.
 export XDG_CACHE_HOME="$BUILD/cache"
+# With the sanitizers: programs that cnxc runs in memory are there until it ends, and LLVM with them.
+echo leak:libLLVM >"$dir/.leaks"
+export LSAN_OPTIONS="suppressions=$dir/.leaks:print_suppressions=0"
 # npy FILE [HEIGHT WIDTH]: a picture, of that network, float32. same A B: two files of one shape hold the same logits,
 # to 1e-5 of the largest.
 npy() { "$dir/tools/npy" "${2:-64}" "${3:-96}" >"$1"; }
