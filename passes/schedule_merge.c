@@ -56,13 +56,14 @@ static bool epilogue_writes(const KernelSpec *s, int at) {
     return false;
 }
 
-// Operand `at` may be written: kernels that are none of rows write any of theirs but the first.
+// Operand `at` may be written: kernels that are none of rows write any of theirs but the first, or
+// the only one.
 static bool may_write(const KernelSpec *s, int at) {
     int listed = listed_operands(s), extra = spec_operands(s) - listed;
     const int64_t *words;
     int n = spec_epilogue(s, &words);
     for (int i = 0; i < n; i++) extra -= epilogue_operands(words[i]);
-    if (!is_row_kernel(s->kind)) return at > 0;
+    if (!is_row_kernel(s->kind)) return at > 0 || spec_operands(s) == 1;
     if (at < listed) return at == listed - 1 || (s->kind == K_GEMM_DW && at == 2);
     if (at < listed + extra) return at >= listed + (spec_int(s, A_affine) != 0); // norm_dx
     return epilogue_writes(s, at - listed - extra);
