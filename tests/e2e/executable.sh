@@ -36,7 +36,7 @@ done
 
 # Failing builds name the reason and leave the old artifact alone.
 must_fail "no-such-cc" "$CNXC" build $small --programs=infer -o net --cc no-such-cc
-must_fail "libcnxrt_cli.a" "$CNXC" build $small --programs=infer -o net --runtime-dir /nonexistent
+must_fail "no libcnxrt.a there" "$CNXC" build $small --programs=infer -o net --runtime-dir /nonexistent
 must_fail "/nonexistent/net" "$CNXC" build $small --programs=infer -o /nonexistent/net
 must_fail "no-such-weights.pt" "$CNXC" build $small --programs=infer -o net --weights no-such-weights.pt
 ./net info >/dev/null
