@@ -33,13 +33,21 @@ static void print_sizes(const CodegenOptions *o, Arena *a, const char *object) {
 }
 
 // ---- names -------------------------------------------------------------------------------------
-// A C identifier from the base name of a path: "out/libatto-224.so" -> "atto_224".
-static const char *artifact_name(Arena *a, const char *path) {
+// The n characters of a path's base name without "lib" and extension: "out/libatto-224.so" ->
+// "atto-224".
+static const char *base_name(const char *path, size_t *n) {
     const char *base = strrchr(path, '/');
     base = base ? base + 1 : path;
     if (strncmp(base, "lib", 3) == 0 && base[3]) base += 3;
     const char *dot = strrchr(base, '.');
-    size_t n = dot && dot > base ? (size_t)(dot - base) : strlen(base);
+    *n = dot && dot > base ? (size_t)(dot - base) : strlen(base);
+    return base;
+}
+
+// A C identifier from the base name of a path: "out/libatto-224.so" -> "atto_224".
+static const char *artifact_name(Arena *a, const char *path) {
+    size_t n;
+    const char *base = base_name(path, &n);
     char *id = arena_strndup(a, base, n);
     for (char *p = id; *p; p++)
         if (!isalnum((unsigned char)*p)) *p = '_';
@@ -48,13 +56,10 @@ static const char *artifact_name(Arena *a, const char *path) {
 
 // The header beside a library: the path with its extension replaced, "lib" kept off the name.
 static const char *header_path(Arena *a, const char *path) {
-    const char *slash = strrchr(path, '/');
-    const char *base = slash ? slash + 1 : path;
-    size_t dir = (size_t)(base - path);
-    if (strncmp(base, "lib", 3) == 0 && base[3]) base += 3;
-    const char *dot = strrchr(base, '.');
-    size_t n = dot && dot > base ? (size_t)(dot - base) : strlen(base);
-    return arena_printf(a, "%.*s%.*s.h", (int)dir, path, (int)n, base);
+    size_t n;
+    const char *base = base_name(path, &n), *slash = strrchr(path, '/');
+    int dir = slash ? (int)(slash + 1 - path) : 0;
+    return arena_printf(a, "%.*s%.*s.h", dir, path, (int)n, base);
 }
 
 // ---- modules -----------------------------------------------------------------------------------
