@@ -73,6 +73,7 @@ static void fill_model(CompiledModel *c, const ModelSpec *spec) {
         .height = (int)in->height,
         .width = (int)in->width,
         .classes = (int)spec->head.classes,
+        .loss = supervised_loss(spec),
         .mean = to_floats(a, in->mean, in->channels),
         .std = to_floats(a, in->std, in->channels),
         .crop_pct = in->crop_pct,

@@ -8,6 +8,8 @@ _Static_assert((int)INIT_CONSTANT == CNXRT_INIT_CONSTANT && (int)INIT_NORMAL == 
 _Static_assert((int)RECIPE_PRETRAIN == CNXRT_PRETRAIN && (int)RECIPE_FINETUNE == CNXRT_FINETUNE &&
                    (int)RECIPE_TRAIN == CNXRT_TRAIN,
                "kinds of recipes");
+_Static_assert((int)LOSS_CROSS_ENTROPY == CNXRT_LOSS_SOFTMAX && (int)LOSS_BCE == CNXRT_LOSS_BCE,
+               "losses of classifiers");
 _Static_assert((int)HYPER_VALUES == CNXRT_HYPERS, "input hyper");
 
 // The tables follow the order of training->params: the index that adamw has.
@@ -98,5 +100,4 @@ void compile_tables(CompiledModel *c, int which, const ModelSpec *spec, bool pac
     fill_recipes(c, which, spec);
     fill_drops(c, spec->arena);
     if (masked) c->model.fcmae = make_fcmae(spec->arena, &spec->fcmae, packed);
-    c->model.loss = masked ? 0 : supervised_loss(spec);
 }

@@ -88,7 +88,6 @@ typedef struct {
     double mixup, cutmix; // the a of Beta(a, a); 0: off
     double probability;   // of a batch to be mixed at all
     double switching;     // of cutmix, where both are on
-    double smoothing;     // of labels
 } MixOptions;
 
 // What is done to a batch: sample i and its partner n-1-i are blended (cutmix: the box is swapped).
@@ -102,8 +101,11 @@ MixPlan mix_draw(const MixOptions *o, int height, int width, uint64_t seed, uint
                  uint64_t batch);
 // n samples of height x width x channels floats, in place. Any n; the middle of an odd batch stays.
 void mix_images(const MixPlan *p, int64_t n, int height, int width, int channels, float *x);
-// targets[n][classes]: smoothed one-hot labels (label -1: a row of zeros), mixed.
-void mix_targets(const MixPlan *p, const MixOptions *o, const int *labels, int64_t n, int classes,
-                 float *targets);
+// One row of targets: 1 - s + s / classes for each of the labels, s / classes for the other
+// classes, whether one label or several are right (timm's smoothing of cross-entropy and binary
+// cross-entropy).
+void target_row(const int32_t *labels, int count, double s, int classes, float *row);
+// targets[n][classes], blended as the images are.
+void mix_targets(const MixPlan *p, int64_t n, int classes, float *targets);
 
 #endif

@@ -63,16 +63,13 @@ void mix_images(const MixPlan *p, int64_t n, int height, int width, int channels
     }
 }
 
-void mix_targets(const MixPlan *p, const MixOptions *o, const int *labels, int64_t n, int classes,
-                 float *targets) {
+void target_row(const int32_t *labels, int count, double s, int classes, float *row) {
+    for (int k = 0; k < classes; k++) row[k] = (float)(s / classes);
+    for (int i = 0; i < count; i++) row[labels[i]] = (float)(1 - s + s / classes);
+}
+
+void mix_targets(const MixPlan *p, int64_t n, int classes, float *targets) {
     size_t k = (size_t)classes;
-    float off = (float)(o->smoothing / classes);
-    float on = (float)(1 - o->smoothing + o->smoothing / classes);
-    for (int64_t i = 0; i < n; i++) {
-        float *row = targets + (size_t)i * k;
-        for (size_t j = 0; j < k; j++) row[j] = labels[i] < 0 ? 0 : off;
-        if (labels[i] >= 0) row[labels[i]] = on;
-    }
     for (int64_t i = 0; i < n / 2 && p->lambda != 1; i++)
         blend_pair(targets + (size_t)i * k, targets + (size_t)(n - 1 - i) * k, k, (float)p->lambda,
                    (float)(1 - p->lambda));

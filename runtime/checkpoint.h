@@ -23,7 +23,7 @@ CnxrtStatus checkpoint_load(Training *t, const char *path, CnxrtError *note, Cnx
 // A row of DIR/metrics.jsonl and metrics.csv: what a step gave. NaN: not there.
 typedef struct {
     int64_t step; // from 1
-    double epoch, lr, loss, grad_norm, val_loss, val_top1, val_top5;
+    double epoch, lr, loss, grad_norm, val_loss, val_top1, val_top5, val_map;
 } MetricsRow;
 
 // Where a run stands, beside the blobs of the engine.

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char header[] = "step,epoch,lr,loss,grad_norm,val_loss,val_top1,val_top5\n";
+static const char header[] = "step,epoch,lr,loss,grad_norm,val_loss,val_top1,val_top5,val_map\n";
 static const char json_start[] = "{\"step\": ";
 
 static CnxrtStatus failed(const char *path, CnxrtError *err) {
@@ -60,13 +60,13 @@ CnxrtStatus metrics_open(Metrics *m, const char *dir, int64_t step, CnxrtError *
 }
 
 CnxrtStatus metrics_add(Metrics *m, const MetricsRow *r, CnxrtError *err) {
-    static const char *const names[] = {"epoch",    "lr",       "loss",    "grad_norm",
-                                        "val_loss", "val_top1", "val_top5"};
-    const double values[] = {r->epoch,    r->lr,       r->loss,    r->grad_norm,
-                             r->val_loss, r->val_top1, r->val_top5};
+    static const char *const names[] = {"epoch",    "lr",       "loss",     "grad_norm",
+                                        "val_loss", "val_top1", "val_top5", "val_map"};
+    const double values[] = {r->epoch,    r->lr,       r->loss,     r->grad_norm,
+                             r->val_loss, r->val_top1, r->val_top5, r->val_map};
     fprintf(m->json, "%s%" PRId64, json_start, r->step);
     fprintf(m->csv, "%" PRId64, r->step);
-    for (int i = 0; i < 7; i++) {
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
         fputc(',', m->csv);
         if (!isfinite(values[i])) continue;
         fprintf(m->csv, "%.9g", values[i]);

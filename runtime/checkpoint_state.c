@@ -237,7 +237,8 @@ static bool state_whole(const StateFile *s) {
 static bool row_read(StateFile *s) {
     MetricsRow *r = &s->state.row;
     int pending;
-    *r = (MetricsRow){.step = s->state.step, .val_loss = NAN, .val_top1 = NAN, .val_top5 = NAN};
+    *r = (MetricsRow){
+        .step = s->state.step, .val_loss = NAN, .val_top1 = NAN, .val_top5 = NAN, .val_map = NAN};
     int n = sscanf(state_text(s, "row"), "%d %la %la %la %la", &pending, &r->epoch, &r->lr,
                    &r->loss, &r->grad_norm);
     s->state.pending = pending != 0;

@@ -6,10 +6,19 @@
 typedef struct {
     const Dataset *data; // NULL: pictures without labels
     Rows rows;
-    int64_t *labels; // of the rows, room for every picture
+    int64_t *labels; // of the rows: a class, or of sets a 0 or 1 a class; room for every picture
+    int64_t columns; // of labels
     FILE *names;     // or NULL
     int64_t skipped;
 } Gather;
+
+// -1 where the sample has no label.
+static void labels_write(const Gather *g, int64_t i, int64_t *row) {
+    LabelSet s = dataset_labels(g->data, i);
+    bool sets = dataset_sets(g->data);
+    for (int64_t k = 0; k < g->columns; k++) row[k] = s.count < 0 || !sets ? -1 : 0;
+    for (int32_t k = 0; k < s.count; k++) row[sets ? s.ids[k] : 0] = sets ? 1 : s.ids[k];
+}
 
 static bool gather_each(void *user, int64_t i, const char *name, const float *values,
                         const char *reason) {
@@ -20,7 +29,7 @@ static bool gather_each(void *user, int64_t i, const char *name, const float *va
         return true;
     }
     if (g->names) fprintf(g->names, "%s\n", name);
-    if (g->data) g->labels[g->rows.count] = dataset_label(g->data, i);
+    if (g->data) labels_write(g, i, g->labels + g->rows.count * g->columns);
     return rows_add(&g->rows, values);
 }
 
@@ -31,8 +40,10 @@ typedef struct {
 
 static int gather_write(Cli *c, const Gather *g, const CnxrtPort *port, const Beside *b) {
     int status = rows_write(c, &g->rows, port, c->args.output_layout, c->args.output);
+    const int64_t dims[] = {g->rows.count, g->columns};
+    int rank = g->data && dataset_sets(g->data) ? 2 : 1;
     if (status == CLI_OK && g->data && b->labels &&
-        cnxrt_npy_write_i64(b->labels, 1, &g->rows.count, g->labels, &c->err) != CNXRT_OK)
+        cnxrt_npy_write_i64(b->labels, rank, dims, g->labels, &c->err) != CNXRT_OK)
         status = cli_fail(c, "%s", c->err.text);
     if (!c->args.json || status != CLI_OK) return status;
     json_t *o = json_object();
@@ -67,7 +78,8 @@ static int gather_pictures(Cli *c, const CnxrtProgram *p, int port, const Beside
                               : cli_pictures_list(c, &pictures);
     Gather g = {.data = pictures.data, .rows = {.size = port_values(&p->outputs[port])}};
     PictureRun run = {p, port, gather_each, &g};
-    if (g.data && !(g.labels = malloc((size_t)pictures.count * sizeof *g.labels)))
+    g.columns = g.data && dataset_sets(g.data) ? dataset_classes(g.data) : 1;
+    if (g.data && !(g.labels = calloc((size_t)(pictures.count * g.columns), sizeof *g.labels)))
         status = cli_fail(c, "out of memory");
     if (status == CLI_OK) status = gather_run(c, &pictures, &run, &g, b);
     if (status == CLI_OK || status == CLI_SKIPPED)

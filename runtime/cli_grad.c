@@ -2,6 +2,7 @@
 // augmentation, mixing, smoothing or drop path.
 #include "checkpoint.h"
 #include "cli_training.h"
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,36 +13,93 @@ typedef struct {
     const CnxrtModel *model;
     CnxrtNpy x;
     int64_t n;
-    int32_t *labels;      // [n], of train
+    float *targets;       // [n][classes], of train
     unsigned char *units; // [n][units], of pretrain: 1 is hidden
     double loss;
 } Grad;
 
-static int labels_value(const Grad *g, const CnxrtNpy *y, int64_t i) {
+static int label_fill(const Grad *g, const CnxrtNpy *y, int64_t i) {
     int64_t v =
         strcmp(y->dtype, "i8") == 0 ? ((const int64_t *)y->data)[i] : ((const int32_t *)y->data)[i];
-    if (v >= 0 && v < g->model->classes) {
-        g->labels[i] = (int32_t)v;
-        return CLI_OK;
-    }
-    return cli_fail(g->cli, "%s: label %lld of row %lld is outside 0 .. %d", g->cli->args.labels,
-                    (long long)v, (long long)i, g->model->classes - 1);
+    if (v < 0 || v >= g->model->classes)
+        return cli_fail(g->cli, "%s: label %lld of row %lld is outside 0 .. %d",
+                        g->cli->args.labels, (long long)v, (long long)i, g->model->classes - 1);
+    g->targets[i * g->model->classes + v] = 1;
+    return CLI_OK;
 }
 
-static int labels_read(Grad *g) {
+// One class a tensor.
+static int labels_fill(const Grad *g, const CnxrtNpy *y) {
+    const Cli *c = g->cli;
+    int status = CLI_OK;
+    if (strcmp(y->dtype, "i4") != 0 && strcmp(y->dtype, "i8") != 0)
+        return cli_fail(c, "%s: labels are int32 or int64, or rows of targets; this is %s",
+                        c->args.labels, y->dtype);
+    if (y->dims[0] != g->n)
+        return cli_fail(c, "%s: %lld labels; expected %lld labels, one a tensor of %s",
+                        c->args.labels, (long long)y->dims[0], (long long)g->n, c->args.input);
+    for (int64_t i = 0; status == CLI_OK && i < g->n; i++) status = label_fill(g, y, i);
+    return status;
+}
+
+#define ROW_TOLERANCE 1e-4 // of the sum of a row of probabilities
+
+// What a row of targets may be: values in 0 .. 1, which for softmax sum to 1.
+static int row_check(const Grad *g, const float *row, int64_t i) {
+    const char *file = g->cli->args.labels;
+    double sum = 0;
+    for (int k = 0; k < g->model->classes; k++) {
+        sum += (double)row[k];
+        if (row[k] >= 0 && row[k] <= 1) continue;
+        return cli_fail(g->cli, "%s: target %g of row %lld, class %d is outside 0 .. 1", file,
+                        (double)row[k], (long long)i, k);
+    }
+    if (g->model->loss == CNXRT_LOSS_BCE || fabs(sum - 1) <= ROW_TOLERANCE) return CLI_OK;
+    return cli_fail(g->cli,
+                    "%s: row %lld sums to %.9g; the loss of this program (cross_entropy) takes "
+                    "probabilities, which sum to 1",
+                    file, (long long)i, sum);
+}
+
+// A row of targets a tensor, of any real type.
+static int rows_fill(const Grad *g, const CnxrtNpy *y) {
+    Cli *c = g->cli;
+    CnxrtNpy rows;
+    if (y->dims[0] != g->n || y->dims[1] != g->model->classes)
+        return cli_fail(c,
+                        "%s: targets of shape (%lld, %lld); expected (%lld, %d): one row a "
+                        "tensor of %s, one column a class",
+                        c->args.labels, (long long)y->dims[0], (long long)y->dims[1],
+                        (long long)g->n, g->model->classes, c->args.input);
+    if (cnxrt_npy_read_f32(c->args.labels, &rows, &c->err) != CNXRT_OK)
+        return cli_fail(c, "%s", c->err.text);
+    int64_t classes = g->model->classes;
+    int status = CLI_OK;
+    memcpy(g->targets, rows.data, (size_t)(g->n * classes) * sizeof *g->targets);
+    cnxrt_npy_free(&rows);
+    for (int64_t i = 0; status == CLI_OK && i < g->n; i++)
+        status = row_check(g, g->targets + i * classes, i);
+    return status;
+}
+
+static int targets_read(Grad *g) {
     Cli *c = g->cli;
     CnxrtNpy y;
     if (cnxrt_npy_read(c->args.labels, &y, &c->err) != CNXRT_OK)
         return cli_fail(c, "%s", c->err.text);
-    int status = CLI_OK;
-    if (strcmp(y.dtype, "i4") != 0 && strcmp(y.dtype, "i8") != 0)
-        status = cli_fail(c, "%s: labels are int32 or int64, this is %s", c->args.labels, y.dtype);
-    else if (y.rank != 1 || y.dims[0] != g->n)
-        status = cli_fail(c, "%s: expected %lld labels, one a tensor of %s, in one dimension",
-                          c->args.labels, (long long)g->n, c->args.input);
-    else if (!(g->labels = malloc((size_t)g->n * sizeof *g->labels)))
-        status = cli_fail(c, "out of memory");
-    for (int64_t i = 0; status == CLI_OK && i < g->n; i++) status = labels_value(g, &y, i);
+    g->targets = calloc((size_t)g->n, (size_t)g->model->classes * sizeof *g->targets);
+    int status = CLI_ERROR;
+    if (!g->targets)
+        cli_fail(c, "out of memory");
+    else if (y.rank == 1)
+        status = labels_fill(g, &y);
+    else if (y.rank == 2)
+        status = rows_fill(g, &y);
+    else
+        cli_fail(c,
+                 "%s: an array of %d dimensions; expected %lld labels or targets of shape "
+                 "(%lld, %d)",
+                 c->args.labels, y.rank, (long long)g->n, (long long)g->n, g->model->classes);
     cnxrt_npy_free(&y);
     return status;
 }
@@ -95,8 +153,7 @@ static void inputs_fill(Grad *g, int64_t at, int64_t n) {
         if (strcmp(port->name, "image") == 0) {
             cli_tensors_fill(g->cli, (const float *)g->x.data + at * size, n, dst);
         } else if (strcmp(port->name, "target") == 0) {
-            memset(dst, 0, (size_t)(n * size) * sizeof *dst);
-            for (int64_t k = 0; k < n; k++) dst[k * size + g->labels[at + k]] = 1;
+            memcpy(dst, g->targets + at * size, (size_t)(n * size) * sizeof *dst);
         } else if (strcmp(port->name, "mask") == 0) {
             const CnxrtFcmae *f = g->model->fcmae;
             for (int64_t k = 0; k < n; k++)
@@ -148,7 +205,7 @@ int cli_grad(Cli *c) {
     g.model = cli_training_model(c, g.program);
     if (!g.model) return CLI_ERROR;
     status = cli_tensors_read(c, &g.x, &g.n);
-    if (status == CLI_OK) status = c->args.mask ? mask_read(&g) : labels_read(&g);
+    if (status == CLI_OK) status = c->args.mask ? mask_read(&g) : targets_read(&g);
     TrainingOptions o = {.model = g.model, .programs = g.program, .threads = (int)c->args.threads};
     o.micro = cli_training_micro(c, &o, g.n);
     if (status == CLI_OK) status = cli_training_open(c, o, false, &g.training);
@@ -157,7 +214,7 @@ int cli_grad(Cli *c) {
     if (status == CLI_OK) printf("loss %.9g\n", g.loss);
     training_close(g.training);
     cnxrt_npy_free(&g.x);
-    free(g.labels);
+    free(g.targets);
     free(g.units);
     return status;
 }

@@ -25,13 +25,17 @@ static int by_logit(const void *a, const void *b) {
     return x->index - y->index;
 }
 
-// Sorts all classes by logit; softmax in double.
-static void choices_rank(Choice *c, const float *logits, int n) {
+// Sorts all classes by logit. Probabilities in double: softmax, or of each class by itself.
+static void choices_rank(Choice *c, const float *logits, int n, bool sets) {
     double sum = 0;
     for (int i = 0; i < n; i++) c[i] = (Choice){i, isnan(logits[i]) ? -INFINITY : logits[i], 0};
     qsort(c, (size_t)n, sizeof *c, by_logit);
-    for (int i = 0; i < n; i++) sum += c[i].probability = exp((double)c[i].logit - c[0].logit);
-    for (int i = 0; i < n; i++) c[i].probability /= sum;
+    for (int i = 0; i < n; i++) {
+        double v = (double)c[i].logit;
+        c[i].probability = sets ? 1 / (1 + exp(-v)) : exp(v - (double)c[0].logit);
+        sum += c[i].probability;
+    }
+    for (int i = 0; i < n && !sets; i++) c[i].probability /= sum;
 }
 
 static bool infer_json(const Infer *f, const char *name, const char *reason) {
@@ -79,7 +83,8 @@ static bool infer_each(void *user, int64_t i, const char *name, const float *val
     (void)i;
     bool ok = true;
     f->skipped += !values;
-    if (values) choices_rank(f->choices, values, f->cli->model->classes);
+    const CnxrtModel *m = f->cli->model;
+    if (values) choices_rank(f->choices, values, m->classes, m->loss == CNXRT_LOSS_BCE);
     if (values && f->rows) ok = rows_add(f->rows, values);
     if (f->results) return infer_json(f, name, reason) && ok;
     if (values && f->cli->args.csv)

@@ -75,6 +75,23 @@ static double softmax(double *z, int classes) {
     return most + log(sum);
 }
 
+// Turns z into the gradient of the loss by z; returns the loss of sample i:
+//   log sum_c e^z_c - z_label      or, for sets,      sum_c log(1 + e^z_c) - y_c z_c
+static double sample_loss(const Features *f, int64_t i, double *z) {
+    if (!f->truth) {
+        double truth = z[f->labels[i]], loss = softmax(z, f->classes) - truth;
+        z[f->labels[i]] -= 1;
+        return loss;
+    }
+    const unsigned char *truth = f->truth + i * f->classes;
+    double loss = 0;
+    for (int c = 0; c < f->classes; c++) {
+        loss += fmax(z[c], 0) + log1p(exp(-fabs(z[c]))) - (truth[c] ? z[c] : 0);
+        z[c] = 1 / (1 + exp(-z[c])) - truth[c];
+    }
+    return loss;
+}
+
 static void loss_shard(Loss *l, int64_t s) {
     const Features *f = l->f;
     int classes = f->classes;
@@ -83,11 +100,8 @@ static void loss_shard(Loss *l, int64_t s) {
     l->losses[s] = 0;
     for (int64_t i = f->n * s / SHARDS; i < f->n * (s + 1) / SHARDS; i++) {
         const float *x = f->values + i * f->width;
-        int label = f->labels[i];
         add_scores(l->weights, x, f->width, classes, z);
-        double truth = z[label];
-        l->losses[s] += softmax(z, classes) - truth;
-        z[label] -= 1;
+        l->losses[s] += sample_loss(f, i, z);
         for (int64_t k = 0; k < f->width; k++)
             for (int c = 0; c < classes; c++) g[k * classes + c] += (double)x[k] * z[c];
         for (int c = 0; c < classes; c++) g[f->width * classes + c] += z[c];

@@ -1,5 +1,6 @@
-// Classifiers on frozen features: multinomial logistic regression and nearest neighbours. Results
-// are the same for any number of threads.
+// Classifiers on frozen features: logistic regression, multinomial or, where samples have sets of
+// classes, of each class by itself; and nearest neighbours. Results are the same for any number of
+// threads.
 #ifndef CLI_LINEAR_H
 #define CLI_LINEAR_H
 #include <stdbool.h>
@@ -8,7 +9,8 @@
 // n vectors of `width` values with their classes 0 .. classes-1.
 typedef struct {
     float *values;
-    int32_t *labels;
+    int32_t *labels;      // [n]
+    unsigned char *truth; // [n][classes], 1 for classes of the sample; NULL: labels count
     int64_t n, width;
     int classes;
 } Features;
@@ -22,7 +24,8 @@ void features_normalise(Features *f);
 
 typedef struct {
     double *weights; // [width + 1][classes]; the last row is the bias
-    double loss;     // mean cross-entropy + penalty / 2 |W|^2, bias left out
+    double
+        loss; // mean of cross-entropy, or of the classes' binary ones, + penalty/2 |W|^2 (no bias)
     double gradient; // norm of the gradient
     int iterations;
 } LinearFit;
@@ -35,8 +38,8 @@ void linear_scores(const LinearFit *fit, const float *values, int64_t width, int
                    float *scores);
 
 // scores[q->n][classes]: of the k vectors of f with the largest inner product (of equal ones the
-// first), each adds exp((product - the largest) / temperature) to its class. Vectors are normalised. False: no
-// memory.
+// first), each adds exp((product - the largest) / temperature) to its class. Vectors are
+// normalised. False: no memory.
 bool knn_scores(const Features *f, const Features *q, int k, double temperature, int threads,
                 float *scores);
 

@@ -1,6 +1,7 @@
 // probe, knn: how well frozen features separate the classes of a data set.
 #include "cli_linear.h"
 #include "cli_run.h"
+#include "set_scores.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,12 +26,20 @@ static bool gather_each(void *user, int64_t i, const char *name, const float *va
     Gather *g = user;
     Features *f = g->f;
     (void)name, (void)reason;
-    int label = dataset_label(g->data, i);
+    LabelSet labels = dataset_labels(g->data, i);
     g->skipped += !values;
-    if (!values || label < 0) return true;
+    if (!values || labels.count < 0) return true;
     memcpy(f->values + f->n * f->width, values, (size_t)f->width * sizeof *values);
-    f->labels[f->n++] = label;
+    if (f->truth)
+        for (int32_t k = 0; k < labels.count; k++) f->truth[f->n * f->classes + labels.ids[k]] = 1;
+    else
+        f->labels[f->n] = labels.ids[0];
+    f->n++;
     return true;
+}
+
+static bool probe_sets(const Probe *p) {
+    return dataset_sets(p->train.data) || dataset_sets(p->test.data);
 }
 
 // Features of all labelled samples. The session is open.
@@ -40,7 +49,9 @@ static int features_gather(Probe *p, const Pictures *pictures, Features *f) {
     f->classes = dataset_classes(pictures->data);
     f->values = malloc((size_t)(pictures->count * f->width) * sizeof *f->values);
     f->labels = malloc((size_t)pictures->count * sizeof *f->labels);
-    if (!f->values || !f->labels)
+    bool sets = probe_sets(p);
+    if (sets) f->truth = calloc((size_t)pictures->count, (size_t)f->classes);
+    if (!f->values || !f->labels || (sets && !f->truth))
         return cli_fail(c, "out of memory for the features of %lld pictures",
                         (long long)pictures->count);
     Gather g = {pictures->data, f, 0};
@@ -65,6 +76,9 @@ static int probe_open(Probe *p) {
     const char *val = a->val ? a->val : a->data;
     status = cli_pictures_data(c, val, a->val ? NULL : "val", p->train.data, &p->test);
     if (status == CLI_ERROR && !a->val) cli_fail(c, "to test on other data, give --val DATA");
+    if (status == CLI_OK && c->command->letter == 'k' && probe_sets(p))
+        return cli_fail(c, "%s: samples have sets of labels, neighbours vote for one; try %s probe",
+                        a->data, c->self);
     if (status == CLI_OK) status = cli_open(c, p->program, cli_picture_batch(c, &p->train));
     if (status == CLI_OK) status = features_gather(p, &p->train, &p->a);
     if (status == CLI_OK) status = features_gather(p, &p->test, &p->b);
@@ -78,72 +92,113 @@ static void probe_close(Probe *p) {
     free(p->a.labels);
     free(p->b.values);
     free(p->b.labels);
+    free(p->a.truth);
+    free(p->b.truth);
 }
 
-static json_t *results_json(const Probe *p, const Ranks *r) {
+// What a classifier was right about.
+typedef struct {
+    bool sets;
+    Ranks ranks;
+    double map, f1; // percent, of sets
+} Results;
+
+static json_t *results_json(const Probe *p, const Results *r) {
     json_t *o = json_object();
     json_object_set_new(o, "model", report_json_text(p->cli->model->name));
     json_object_set_new(o, "train_images", json_integer(p->a.n));
-    json_object_set_new(o, "images", json_integer(r->images));
+    json_object_set_new(o, "images", json_integer(p->b.n));
     json_object_set_new(o, "skipped", json_integer(p->skipped));
     json_object_set_new(o, "classes", json_integer(p->a.classes));
     json_object_set_new(o, "features", json_integer(p->a.width));
-    json_object_set_new(o, "top1", json_real(ranks_percent(r, r->top1)));
-    json_object_set_new(o, "top5", json_real(ranks_percent(r, r->top5)));
+    if (r->sets) {
+        json_object_set_new(o, "map", isnan(r->map) ? json_null() : json_real(r->map));
+        json_object_set_new(o, "f1", json_real(r->f1));
+        return o;
+    }
+    json_object_set_new(o, "top1", json_real(ranks_percent(&r->ranks, r->ranks.top1)));
+    json_object_set_new(o, "top5", json_real(ranks_percent(&r->ranks, r->ranks.top5)));
     return o;
 }
 
-static int results_print(const Probe *p, const Ranks *r, json_t *o, const char *how) {
+static int results_print(const Probe *p, const Results *r, json_t *o, const char *how) {
+    const Ranks *k = &r->ranks;
     bool ok = true;
     if (p->cli->args.json)
         ok = report_json_print(o, stdout, true);
+    else if (r->sets)
+        printf("images %lld   mAP %.3f %%   F1 %.3f %%   (%s of %lld images)\n", (long long)p->b.n,
+               r->map, r->f1, how, (long long)p->a.n);
     else
         printf("images %lld   top-1 %.3f %%   top-5 %.3f %%   (%s of %lld images)\n",
-               (long long)r->images, ranks_percent(r, r->top1), ranks_percent(r, r->top5), how,
+               (long long)p->b.n, ranks_percent(k, k->top1), ranks_percent(k, k->top5), how,
                (long long)p->a.n);
     json_decref(o);
     if (!ok) return cli_fail(p->cli, "cannot write to standard output");
     return p->skipped ? CLI_SKIPPED : CLI_OK;
 }
 
-static Ranks linear_ranks(const LinearFit *fit, const Features *f, float *scores) {
-    Ranks r = {0};
-    for (int64_t i = 0; i < f->n; i++) {
+// The classes of sample i in ids, which has room for all.
+static LabelSet truth_set(const Features *f, int64_t i, int32_t *ids) {
+    LabelSet s = {ids, 0};
+    for (int k = 0; k < f->classes; k++)
+        if (f->truth[i * f->classes + k]) ids[s.count++] = k;
+    return s;
+}
+
+// False: no memory.
+static bool linear_results(const LinearFit *fit, const Features *f, Results *r) {
+    float *scores = malloc((size_t)f->classes * sizeof *scores);
+    int32_t *ids = malloc((size_t)f->classes * sizeof *ids);
+    SetScores sets = {0};
+    *r = (Results){.sets = f->truth != NULL};
+    bool ok = scores && ids && (!r->sets || set_scores_open(&sets, f->n, f->classes));
+    for (int64_t i = 0; ok && i < f->n; i++) {
         linear_scores(fit, f->values + i * f->width, f->width, f->classes, scores);
-        ranks_add(&r, scores, f->classes, f->labels[i]);
+        if (r->sets)
+            set_scores_add(&sets, scores, truth_set(f, i, ids));
+        else
+            ranks_add(&r->ranks, scores, f->classes, f->labels[i]);
     }
-    return r;
+    if (ok && r->sets) {
+        r->map = 100 * set_scores_map(&sets);
+        r->f1 = 100 * set_scores_rates(&sets, 0.5).f1;
+    }
+    set_scores_close(&sets);
+    free(scores);
+    free(ids);
+    return ok;
+}
+
+static int probe_fit(Probe *p, double penalty, int iterations) {
+    LinearFit fit = {0};
+    Results own, r;
+    int threads = cnxrt_threads(p->cli->session);
+    bool ok = linear_fit(&p->a, penalty, iterations, threads, &fit) &&
+              linear_results(&fit, &p->a, &own) && linear_results(&fit, &p->b, &r);
+    free(fit.weights);
+    if (!ok) return cli_fail(p->cli, "out of memory");
+    json_t *o = results_json(p, &r);
+    if (r.sets)
+        json_object_set_new(o, "train_map", json_real(own.map));
+    else
+        json_object_set_new(o, "train_top1", json_real(ranks_percent(&own.ranks, own.ranks.top1)));
+    json_object_set_new(o, "loss", json_real(fit.loss));
+    json_object_set_new(o, "penalty", json_real(penalty));
+    json_object_set_new(o, "iterations", json_integer(fit.iterations));
+    return results_print(p, &r, o, "linear probe");
 }
 
 static int probe_run(Probe *p) {
-    Cli *c = p->cli;
-    double penalty = isnan(c->args.penalty) ? 1e-3 : c->args.penalty;
-    int iterations = (int)(c->args.iterations ? c->args.iterations : 200);
+    const CliArgs *a = &p->cli->args;
     double *scale = malloc(2 * (size_t)p->a.width * sizeof *scale);
-    float *scores = malloc((size_t)p->a.classes * sizeof *scores);
-    LinearFit fit = {0};
-    int status = CLI_ERROR;
-    if (scale && scores) {
-        features_statistics(&p->a, scale, scale + p->a.width);
-        features_standardise(&p->a, scale, scale + p->a.width);
-        features_standardise(&p->b, scale, scale + p->a.width);
-    }
-    if (scale && scores &&
-        linear_fit(&p->a, penalty, iterations, cnxrt_threads(c->session), &fit)) {
-        Ranks own = linear_ranks(&fit, &p->a, scores), r = linear_ranks(&fit, &p->b, scores);
-        json_t *o = results_json(p, &r);
-        json_object_set_new(o, "train_top1", json_real(ranks_percent(&own, own.top1)));
-        json_object_set_new(o, "loss", json_real(fit.loss));
-        json_object_set_new(o, "penalty", json_real(penalty));
-        json_object_set_new(o, "iterations", json_integer(fit.iterations));
-        status = results_print(p, &r, o, "linear probe");
-    } else {
-        cli_fail(c, "out of memory");
-    }
-    free(fit.weights);
+    if (!scale) return cli_fail(p->cli, "out of memory");
+    features_statistics(&p->a, scale, scale + p->a.width);
+    features_standardise(&p->a, scale, scale + p->a.width);
+    features_standardise(&p->b, scale, scale + p->a.width);
     free(scale);
-    free(scores);
-    return status;
+    return probe_fit(p, isnan(a->penalty) ? 1e-3 : a->penalty,
+                     (int)(a->iterations ? a->iterations : 200));
 }
 
 int cli_probe(Cli *c) {
@@ -165,9 +220,9 @@ static int knn_run(Probe *p) {
         free(scores);
         return cli_fail(c, "out of memory");
     }
-    Ranks r = {0};
+    Results r = {0};
     for (int64_t i = 0; i < p->b.n; i++)
-        ranks_add(&r, scores + i * p->b.classes, p->b.classes, p->b.labels[i]);
+        ranks_add(&r.ranks, scores + i * p->b.classes, p->b.classes, p->b.labels[i]);
     json_t *o = results_json(p, &r);
     json_object_set_new(o, "k", json_integer(k));
     json_object_set_new(o, "temperature", json_real(temperature));

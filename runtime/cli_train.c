@@ -193,6 +193,7 @@ static void print_row(const TrainerNews *n, double loss) {
     if (n->validated) printf("  val loss %.5g", r->val_loss);
     if (n->validated && !isnan(r->val_top1))
         printf("  top-1 %.2f %%  top-5 %.2f %%", r->val_top1, r->val_top5);
+    if (n->validated && !isnan(r->val_map)) printf("  mAP %.2f %%", r->val_map);
     printf("%s\n", n->best ? "  best" : "");
     fflush(stdout);
 }

@@ -150,11 +150,16 @@ typedef struct CnxrtModel {
     // takes CnxrtHyper and the recipe's groups and writes parameters and moments (and averages).
     const struct CnxrtModel *train, *pretrain;
     const CnxrtFcmae *fcmae; // of pretrain
-    int32_t loss;            // of train: 0 softmax cross-entropy, 1 binary cross-entropy per class
+    int32_t loss;            // of the classifier: CNXRT_LOSS_*
     int32_t nrecipes, ndrops;
     const CnxrtRecipe *recipes; // of the training models
     const CnxrtDrop *drops;     // of train
 } CnxrtModel;
+
+enum {
+    CNXRT_LOSS_SOFTMAX, // cross-entropy: one class is right
+    CNXRT_LOSS_BCE,     // binary cross-entropy of each class: any number of them
+};
 
 static inline int cnxrt_has_weights(const CnxrtModel *m) { return m->embedded || m->raw; }
 

@@ -104,8 +104,8 @@ CnxrtStatus dataset_name_classes(Dataset *d, const char **names, int64_t n, Cnxr
         int k = 0;
         while (k < known && strcmp(classes[k], names[i]) != 0) k++;
         if (k < known) continue;
-        cnxrt_error_set(err, "%s: class folder %s is none of the %d known classes (%s, ...)",
-                        d->root, names[i], known, known ? classes[0] : "none");
+        cnxrt_error_set(err, "%s: class %s is none of the %d known classes (%s, ...)", d->root,
+                        names[i], known, known ? classes[0] : "none");
         return CNXRT_ERROR_MISMATCH;
     }
     return CNXRT_OK;
@@ -113,6 +113,7 @@ CnxrtStatus dataset_name_classes(Dataset *d, const char **names, int64_t n, Cnxr
 
 CnxrtStatus dataset_number_classes(Dataset *d, int64_t n, CnxrtError *err) {
     const DatasetOptions *o = d->options;
+    if (!o->classes && n < o->min_classes) n = o->min_classes;
     if (o->classes && n > o->nclasses) {
         cnxrt_error_set(err, "%s: a label is %lld; there are %d known classes", d->root,
                         (long long)n - 1, o->nclasses);
@@ -163,7 +164,9 @@ static CnxrtStatus entries_load(Dataset *d, Entries *e, bool archive, CnxrtError
     if (cifar_matches(e)) return cifar_load(d, e, err);
     if (idx_matches(e)) return idx_load(d, e, err);
     if (!archive && shards_match(e)) return shards_load(d, e, err);
-    return classes_load(d, e, err);
+    bool labelled = false;
+    CnxrtStatus s = metadata_load(d, e, &labelled, err);
+    return s == CNXRT_OK && !labelled ? classes_load(d, e, err) : s;
 }
 
 static CnxrtStatus file_load(Dataset *d, Entries *e, CnxrtError *err) {
@@ -202,30 +205,50 @@ static CnxrtStatus source_load(Dataset *d, CnxrtError *err) {
 }
 
 typedef struct {
-    int64_t *order, *keep; // samples by class; flags
-    int64_t *start;        // of each class in order, and the end
+    int64_t *order, *keep; // samples by group; flags
+    int64_t *start;        // of each group in order, and the end
+    int64_t *members;      // seen so far of each group
+    int64_t *frequency;    // of each class
 } Subset;
 
-// Keeps max(1, round(fraction n)) of each class's n samples, those that come first in the
-// permutation drawn for the class. Samples without label are left out.
+// Samples are drawn by groups: their class, of several the rarest (the first of equals), or, behind
+// the classes, none of them. LABEL_NONE: no label.
+static int subset_group(const Dataset *d, const Subset *u, int64_t i) {
+    LabelSet s = dataset_labels(d, i);
+    int group = s.count < 0 ? LABEL_NONE : s.count == 0 ? d->nclasses : (int)s.ids[0];
+    for (int32_t k = 1; k < s.count; k++)
+        if (u->frequency[s.ids[k]] < u->frequency[group]) group = s.ids[k];
+    return group;
+}
+
+static void subset_count(const Dataset *d, Subset *u) {
+    for (int64_t i = 0; i < d->count; i++) {
+        LabelSet s = dataset_labels(d, i);
+        for (int32_t k = 0; k < s.count; k++) u->frequency[s.ids[k]]++;
+    }
+    for (int64_t i = 0; i < d->count; i++) {
+        int group = subset_group(d, u, i);
+        if (group >= 0) u->start[group + 1]++;
+    }
+    for (int k = 0; k <= d->nclasses; k++) u->start[k + 1] += u->start[k];
+}
+
+// Keeps max(1, round(fraction n)) of each group's n samples, those that come first in the
+// permutation drawn for the group. Samples without label are left out.
 static void subset_choose(const Dataset *d, double fraction, Subset *u) {
-    for (int64_t i = 0; i < d->count; i++)
-        if (d->samples[i].label >= 0) u->start[d->samples[i].label + 1]++;
-    for (int k = 0; k < d->nclasses; k++) u->start[k + 1] += u->start[k];
-    int64_t *members = u->order + d->count;
-    for (int k = 0; k < d->nclasses; k++) {
+    subset_count(d, u);
+    for (int k = 0; k <= d->nclasses; k++) {
         int64_t n = u->start[k + 1] - u->start[k];
         Rng r = rng_stream(d->seed, RNG_SUBSET, 0, (uint64_t)k);
         rng_permutation(&r, n, u->order + u->start[k]);
     }
-    memset(members, 0, ((size_t)d->nclasses + 1) * sizeof *members);
     for (int64_t i = 0; i < d->count; i++) {
-        int k = d->samples[i].label;
+        int k = subset_group(d, u, i);
         if (k < 0) continue;
         int64_t n = u->start[k + 1] - u->start[k];
         int64_t wanted = (int64_t)floor(fraction * (double)n + 0.5);
         // The permutation gives each member its rank.
-        u->keep[i] = u->order[u->start[k] + members[k]++] < (wanted ? wanted : 1);
+        u->keep[i] = u->order[u->start[k] + u->members[k]++] < (wanted ? wanted : 1);
     }
 }
 
@@ -235,10 +258,12 @@ static CnxrtStatus subset_apply(Dataset *d, double fraction, CnxrtError *err) {
         cnxrt_error_set(err, "a label fraction of %g; expected more than 0, at most 1", fraction);
         return CNXRT_ERROR_ARGUMENT;
     }
-    size_t n = (size_t)d->count, classes = (size_t)d->nclasses + 2;
-    int64_t *memory = calloc(2 * n + 2 * classes, sizeof *memory);
+    size_t n = (size_t)d->count, groups = (size_t)d->nclasses + 1;
+    int64_t *memory = calloc(2 * n + 3 * groups + 1, sizeof *memory);
     if (!memory) return dataset_no_memory(err);
-    Subset u = {.order = memory, .keep = memory + n + classes, .start = memory + 2 * n + classes};
+    Subset u = {.order = memory, .keep = memory + n, .members = memory + 2 * n};
+    u.frequency = u.members + groups;
+    u.start = u.frequency + groups;
     subset_choose(d, fraction, &u);
     int64_t kept = 0;
     for (int64_t i = 0; i < d->count; i++)
@@ -295,6 +320,8 @@ void dataset_close(Dataset *d) {
     }
     free(d->files);
     free(d->samples);
+    free(d->written);
+    free(d->labels);
     free(d->classes);
     free((void *)d->corrupt);
     free(d->root);
@@ -305,7 +332,7 @@ int64_t dataset_count(const Dataset *d) { return d->count; }
 
 int64_t dataset_labelled(const Dataset *d) {
     int64_t n = 0;
-    for (int64_t i = 0; i < d->count; i++) n += d->samples[i].label >= 0;
+    for (int64_t i = 0; i < d->count; i++) n += d->samples[i].label != LABEL_NONE;
     return n;
 }
 
@@ -315,7 +342,32 @@ const char *dataset_split(const Dataset *d) {
 
 int dataset_classes(const Dataset *d) { return d->nclasses; }
 const char *dataset_class_name(const Dataset *d, int k) { return d->classes[k]; }
-int dataset_label(const Dataset *d, int64_t i) { return d->samples[i].label; }
+
+int dataset_label(const Dataset *d, int64_t i) {
+    int label = d->samples[i].label;
+    return label == LABEL_SET ? LABEL_NONE : label;
+}
+
+LabelSet dataset_labels(const Dataset *d, int64_t i) {
+    const Sample *s = &d->samples[i];
+    if (s->label == LABEL_SET) return (LabelSet){d->labels + s->first, s->nlabels};
+    return (LabelSet){&s->label, s->label == LABEL_NONE ? -1 : 1};
+}
+
+bool label_set_has(LabelSet s, int k) {
+    for (int32_t i = 0; i < s.count; i++)
+        if (s.ids[i] == k) return true;
+    return false;
+}
+
+bool dataset_sets(const Dataset *d) { return d->sets; }
+
+int64_t dataset_find_set(const Dataset *d) {
+    for (int64_t i = 0; i < d->count; i++)
+        if (d->samples[i].label == LABEL_SET) return i;
+    return -1;
+}
+
 int64_t dataset_corrupt(const Dataset *d) { return atomic_load(&d->ncorrupt); }
 
 const char *dataset_sample_name(const Dataset *d, int64_t i, char *buf, size_t size) {

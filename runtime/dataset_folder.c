@@ -76,8 +76,7 @@ int split_of_word(const char *word, size_t n) {
     return NO_SPLIT;
 }
 
-// The split folder on the way to an entry; *rest is the path below it.
-static int entry_split(const char *name, const char **rest) {
+int folder_split(const char *name, const char **rest) {
     for (const char *p = name, *slash; (slash = strchr(p, '/')); p = slash + 1) {
         int split = split_of_word(p, (size_t)(slash - p));
         if (split == NO_SPLIT) continue;
@@ -121,16 +120,16 @@ static int word_order(const void *a, const void *b) {
 // The class folder of a picture; length 0: it lies in none.
 static Word class_of(const char *name, size_t prefix, bool splits) {
     const char *rest = name + prefix;
-    if (splits) entry_split(name, &rest);
+    if (splits) folder_split(name, &rest);
     const char *slash = strchr(rest, '/');
     return (Word){rest, slash ? slash - rest : 0};
 }
 
-static unsigned splits_present(const Entries *e) {
+unsigned splits_present(const Entries *e) {
     unsigned present = 0;
     const char *rest;
     for (int64_t i = 0; i < e->count; i++)
-        if (picture(&e->items[i])) present |= 1u << entry_split(e->items[i].name, &rest);
+        if (picture(&e->items[i])) present |= 1u << folder_split(e->items[i].name, &rest);
     return present & 7;
 }
 
@@ -185,7 +184,7 @@ static CnxrtStatus samples_load(Dataset *d, const Entries *e, size_t prefix, int
     for (int64_t i = 0; i < e->count && s == CNXRT_OK; i++) {
         const Entry *x = &e->items[i];
         const char *rest;
-        if (!picture(x) || (split != NO_SPLIT && entry_split(x->name, &rest) != split)) continue;
+        if (!picture(x) || (split != NO_SPLIT && folder_split(x->name, &rest) != split)) continue;
         Word w = class_of(x->name, prefix, split != NO_SPLIT);
         if (word_order(&w, &last) != 0) label = w.length ? label_of(d, w) : -1;
         last = w;
@@ -211,7 +210,7 @@ CnxrtStatus classes_load(Dataset *d, const Entries *e, CnxrtError *err) {
         const char *rest;
         if (!picture(&e->items[i])) continue;
         pictures++;
-        if (present && entry_split(e->items[i].name, &rest) == NO_SPLIT) continue;
+        if (present && folder_split(e->items[i].name, &rest) == NO_SPLIT) continue;
         Word w = class_of(e->items[i].name, prefix, present != 0);
         if (w.length) words[n++] = w;
     }

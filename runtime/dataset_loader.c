@@ -7,8 +7,7 @@
 
 typedef struct {
     float *images;
-    int *labels;
-    int64_t *samples;
+    int64_t *samples, *used;
     int64_t missing; // samples still to be made
 } Slot;
 
@@ -49,17 +48,15 @@ static int64_t position_sample(Loader *l, int64_t position) {
 }
 
 static CnxrtStatus sample_make(const Loader *l, int64_t sample, uint64_t epoch, float *dst,
-                               int *label, CnxrtError *err) {
+                               int64_t *used, CnxrtError *err) {
     const LoaderOptions *o = &l->options;
     AugmentDraw draw = {
         .augment = o->augment, .seed = o->seed, .epoch = epoch, .sample = (uint64_t)sample};
     ImageOptions options = {
         .channels = o->augment->base.channels, .shrink = augment_shrink, .user = &draw};
     Image image;
-    int64_t used;
-    CnxrtStatus s = dataset_take(o->data, sample, &options, &image, &used, err);
+    CnxrtStatus s = dataset_take(o->data, sample, &options, &image, used, err);
     if (s != CNXRT_OK) return s;
-    *label = dataset_label(o->data, used);
     s = augment_image(&draw, &image, dst, err);
     image_free(&image);
     return s;
@@ -73,7 +70,7 @@ static void position_make(Loader *l) {
     pthread_mutex_unlock(&l->lock);
     CnxrtError err = {0};
     CnxrtStatus s = sample_make(l, sample, (uint64_t)(position / l->count),
-                                slot->images + (size_t)at * l->size, &slot->labels[at], &err);
+                                slot->images + (size_t)at * l->size, &slot->used[at], &err);
     pthread_mutex_lock(&l->lock);
     if (s == CNXRT_OK) {
         if (--slot->missing == 0) pthread_cond_broadcast(&l->made);
@@ -114,10 +111,10 @@ static CnxrtStatus slots_allocate(Loader *l, CnxrtError *err) {
     for (int i = 0; i < l->nslots; i++) {
         Slot *s = &l->slots[i];
         s->images = calloc(batch, l->size * sizeof *s->images);
-        s->labels = calloc(batch, sizeof *s->labels);
         s->samples = calloc(batch, sizeof *s->samples);
+        s->used = calloc(batch, sizeof *s->used);
         s->missing = l->options.batch;
-        if (!s->images || !s->labels || !s->samples) return no_memory(err);
+        if (!s->images || !s->samples || !s->used) return no_memory(err);
     }
     return CNXRT_OK;
 }
@@ -160,7 +157,7 @@ CnxrtStatus loader_next(Loader *l, LoaderBatch *out, CnxrtError *err) {
     if (l->step > l->options.step) // the batch that was in use
         l->slots[(l->step - 1) % l->nslots].missing = l->options.batch;
     Slot *slot = &l->slots[l->step % l->nslots];
-    *out = (LoaderBatch){l->step, slot->images, slot->labels, slot->samples};
+    *out = (LoaderBatch){l->step, slot->images, slot->samples, slot->used};
     l->step++;
     pthread_cond_broadcast(&l->freed);
     while (slot->missing > 0 && l->status == CNXRT_OK) pthread_cond_wait(&l->made, &l->lock);
@@ -179,8 +176,8 @@ void loader_close(Loader *l) {
     for (int i = 0; i < l->nworkers; i++) pthread_join(l->workers[i], NULL);
     for (int i = 0; i < l->nslots && l->slots; i++) {
         free(l->slots[i].images);
-        free(l->slots[i].labels);
         free(l->slots[i].samples);
+        free(l->slots[i].used);
     }
     free(l->slots);
     free(l->order);

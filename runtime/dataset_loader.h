@@ -24,8 +24,8 @@ typedef struct {
 typedef struct {
     int64_t step;
     float *images;          // batch * height * width * channels
-    int *labels;            // of what was read; -1: none
     const int64_t *samples; // wanted at each position
+    const int64_t *used;    // read: that one, or another in the place of a corrupt one
 } LoaderBatch;
 
 typedef struct Loader Loader;

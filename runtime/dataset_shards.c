@@ -1,15 +1,13 @@
 // webdataset: tar archives in which consecutive members with the same key, the name up to the first
-// dot of its last part, are one sample: key.jpg with key.cls (its class as a number) or key.json
-// ({"label": number}, or "cls", "class", "target"). Splits are words in the shards' paths
-// (train/..., name-val-000000.tar).
-#include "dataset_source.h"
-#include "json.h"
+// dot of its last part, are one sample: key.jpg with its labels in key.cls or key.json. Splits are
+// words in the shards' paths (train/..., name-val-000000.tar).
+#include "dataset_labels.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
-enum { MAX_CLS = 64, MAX_JSON = 1 << 20, MAX_SHARDS = 1000000, MAX_CLASSES = 1 << 24 };
+enum { MAX_TEXT = 1 << 20, MAX_SHARDS = 1000000 };
 
 static bool is_tar(const char *name) {
     return name_ends(name, ".tar") || name_ends(name, ".tar.gz") || name_ends(name, ".tgz");
@@ -61,76 +59,61 @@ bool members_match(const Entries *e) {
     return false;
 }
 
-static CnxrtStatus label_error(const Dataset *d, const Entry *e, const char *what,
-                               CnxrtError *err) {
-    cnxrt_error_set(err, "%s: %s: %s", d->files[e->file].path, e->name, what);
-    return CNXRT_ERROR_FORMAT;
-}
-
-static CnxrtStatus cls_label(Dataset *d, const Entry *e, int64_t *label, CnxrtError *err) {
-    char *text, *end;
+static CnxrtStatus cls_read(Dataset *d, const Entry *e, Sample *sample, CnxrtError *err) {
+    LabelPlace at = {d->files[e->file].path, e->name, 0};
+    char *text;
     size_t size;
-    CnxrtStatus s = entry_text(d, e, MAX_CLS, &text, &size, err);
+    CnxrtStatus s = entry_text(d, e, MAX_TEXT, &text, &size, err);
     if (s != CNXRT_OK) return s;
-    long long v = strtoll(text, &end, 10);
-    bool ok = end != text && end[strspn(end, " \r\n\t")] == 0 && v >= 0 && v < MAX_CLASSES;
+    s = labels_of_text(d, text, &at, sample, err);
     free(text);
-    if (!ok) return label_error(d, e, "expected the number of a class", err);
-    *label = v;
-    return CNXRT_OK;
+    return s;
 }
 
-static CnxrtStatus json_label(Dataset *d, const Entry *e, int64_t *label, CnxrtError *err) {
-    static const char *const keys[] = {"label", "cls", "class", "target"};
+static CnxrtStatus json_read(Dataset *d, const Entry *e, Sample *sample, CnxrtError *err) {
+    LabelPlace at = {d->files[e->file].path, e->name, 0};
     char *text;
     size_t size;
     json_error_t why;
-    CnxrtStatus s = entry_text(d, e, MAX_JSON, &text, &size, err);
+    CnxrtStatus s = entry_text(d, e, MAX_TEXT, &text, &size, err);
     if (s != CNXRT_OK) return s;
     json_t *o = json_loadb(text, size, 0, &why);
     free(text);
     if (!o) {
-        cnxrt_error_set(err, "%s: %s: %s at byte %d", d->files[e->file].path, e->name, why.text,
-                        why.position);
+        cnxrt_error_set(err, "%s: %s: %s at byte %d", at.file, e->name, why.text, why.position);
         return CNXRT_ERROR_FORMAT;
     }
-    const json_t *v = NULL;
-    for (size_t i = 0; i < sizeof keys / sizeof *keys && !json_is_integer(v); i++)
-        v = json_object_get(o, keys[i]);
-    if (json_is_integer(v)) *label = json_integer_value(v);
-    bool ok = !json_is_integer(v) || (*label >= 0 && *label < MAX_CLASSES);
+    s = labels_of_json(d, o, &at, sample, err);
     json_decref(o);
-    return ok ? CNXRT_OK : label_error(d, e, "expected the number of a class", err);
+    return s;
 }
 
 // Reads the sample whose members are e[0 .. n-1]. A .cls goes before a .json.
 static CnxrtStatus group_load(Dataset *d, const Entry *e, int64_t n, CnxrtError *err) {
-    const Entry *picture = NULL;
-    int64_t label = -1;
-    bool cls = false;
-    CnxrtStatus s = CNXRT_OK;
-    for (int64_t i = 0; i < n && s == CNXRT_OK; i++) {
+    const Entry *picture = NULL, *cls = NULL, *json = NULL;
+    for (int64_t i = 0; i < n; i++) {
         const char *extension;
         key_length(e[i].name, &extension);
-        if (strcasecmp(extension, ".cls") == 0) {
-            s = cls_label(d, &e[i], &label, err);
-            cls = true;
-        } else if (strcasecmp(extension, ".json") == 0 && !cls) {
-            s = json_label(d, &e[i], &label, err);
-        } else if (!picture && is_picture(e[i].name)) {
+        if (strcasecmp(extension, ".cls") == 0)
+            cls = &e[i];
+        else if (strcasecmp(extension, ".json") == 0)
+            json = &e[i];
+        else if (!picture && is_picture(e[i].name))
             picture = &e[i];
-        }
     }
-    if (s != CNXRT_OK || !picture) return s;
-    return dataset_push(d,
-                        (Sample){.name = picture->name,
-                                 .number = -1,
-                                 .file = picture->file,
-                                 .label = (int32_t)label,
-                                 .offset = picture->offset,
-                                 .size = picture->size,
-                                 .kind = SAMPLE_ENCODED},
-                        err);
+    if (!picture) return CNXRT_OK;
+    Sample sample = {.number = -1, .label = LABEL_NONE, .kind = SAMPLE_ENCODED};
+    CnxrtStatus s = CNXRT_OK;
+    if (cls)
+        s = cls_read(d, cls, &sample, err);
+    else if (json)
+        s = json_read(d, json, &sample, err);
+    if (s != CNXRT_OK) return s;
+    sample.name = picture->name;
+    sample.file = picture->file;
+    sample.offset = picture->offset;
+    sample.size = picture->size;
+    return dataset_push(d, sample, err);
 }
 
 static CnxrtStatus groups_load(Dataset *d, const Entries *e, CnxrtError *err) {
@@ -142,18 +125,11 @@ static CnxrtStatus groups_load(Dataset *d, const Entries *e, CnxrtError *err) {
     return s;
 }
 
-static CnxrtStatus labels_to_classes(Dataset *d, CnxrtError *err) {
-    int32_t largest = -1;
-    for (int64_t i = 0; i < d->count; i++)
-        if (d->samples[i].label > largest) largest = d->samples[i].label;
-    return largest < 0 ? CNXRT_OK : dataset_number_classes(d, (int64_t)largest + 1, err);
-}
-
 CnxrtStatus members_load(Dataset *d, const Entries *e, CnxrtError *err) {
     int split;
     CnxrtStatus s = dataset_choose_split(d, 0, &split, err);
     if (s == CNXRT_OK) s = groups_load(d, e, err);
-    return s == CNXRT_OK ? labels_to_classes(d, err) : s;
+    return s == CNXRT_OK ? labels_resolve(d, err) : s;
 }
 
 static CnxrtStatus shard_load(Dataset *d, const Entry *shard, CnxrtError *err) {
@@ -177,7 +153,7 @@ CnxrtStatus shards_load(Dataset *d, const Entries *e, CnxrtError *err) {
         if (is_tar(name) && (split == NO_SPLIT || path_split(name) == split))
             s = shard_load(d, &e->items[i], err);
     }
-    return s == CNXRT_OK ? labels_to_classes(d, err) : s;
+    return s == CNXRT_OK ? labels_resolve(d, err) : s;
 }
 
 // PREFIX{FIRST..LAST}SUFFIX, numbers padded to the width of FIRST.
@@ -219,5 +195,5 @@ CnxrtStatus pattern_load(Dataset *d, const char *path, CnxrtError *err) {
         if (s == CNXRT_OK) s = groups_load(d, &members, err);
         entries_free(&members);
     }
-    return s == CNXRT_OK ? labels_to_classes(d, err) : s;
+    return s == CNXRT_OK ? labels_resolve(d, err) : s;
 }

@@ -26,14 +26,25 @@ typedef struct {
 
 typedef enum { SAMPLE_ENCODED, SAMPLE_GREY, SAMPLE_PLANAR } SampleKind;
 
+// What a sample's label is when it is no class: none, or any number of classes, those of the data
+// set's labels from `first` on.
+enum { LABEL_NONE = -1, LABEL_SET = -2 };
+
 typedef struct {
     const char *name;
-    int64_t number; // of the picture inside `name`; -1: it is the only one
-    int32_t file, label;
+    int64_t number;               // of the picture inside `name`; -1: it is the only one
+    int32_t file, label, nlabels; // nlabels, first: of LABEL_SET
+    int64_t first;
     int64_t offset, size;
     int32_t width, height; // raw kinds: 1 or 3 planes of 8-bit pixels
     SampleKind kind;
 } Sample;
+
+// A class as it is written beside a picture: its name, or NULL and its number.
+typedef struct {
+    const char *name;
+    int32_t number;
+} WrittenLabel;
 
 typedef struct TextBlock TextBlock;
 
@@ -48,9 +59,13 @@ struct Dataset {
     int32_t nfiles;
     Sample *samples;
     int64_t count, room;
+    WrittenLabel *written; // while opening: of samples with LABEL_SET
+    int32_t *labels;       // the same as classes, ascending in each sample
+    int64_t nlabels, label_room;
+    bool sets; // labels are lists, or not exactly one a sample
     const char **classes;
     int nclasses;
-    int split; // that was chosen, or NO_SPLIT
+    int split;                      // that was chosen, or NO_SPLIT
     _Atomic unsigned char *corrupt; // per sample
     atomic_llong ncorrupt;
 };
@@ -71,9 +86,13 @@ CnxrtStatus dataset_number_classes(Dataset *d, int64_t n, CnxrtError *err);
 CnxrtStatus dataset_name_classes(Dataset *d, const char **names, int64_t n, CnxrtError *err);
 
 enum { NO_SPLIT = 3 };
-// Sets d->split, too. Which of the splits present (bits 1 << Split) is the one asked for; NO_SPLIT: there are none, all
-// samples are taken.
+// Sets d->split, too. Which of the splits present (bits 1 << Split) is the one asked for; NO_SPLIT:
+// there are none, all samples are taken.
 CnxrtStatus dataset_choose_split(Dataset *d, unsigned present, int *split, CnxrtError *err);
+// The split folder on the way to a name, or NO_SPLIT; *rest is the path below it.
+int folder_split(const char *name, const char **rest);
+// The splits on the way to the pictures among entries, as bits 1 << Split.
+unsigned splits_present(const Entries *e);
 // The split a word stands for ("train", "valid", "t10k"), or NO_SPLIT.
 int split_of_word(const char *word, size_t n);
 
@@ -109,5 +128,8 @@ CnxrtStatus members_load(Dataset *d, const Entries *e, CnxrtError *err);
 bool pattern_matches(const char *path); // name-{0000..0099}.tar
 CnxrtStatus pattern_load(Dataset *d, const char *path, CnxrtError *err);
 CnxrtStatus classes_load(Dataset *d, const Entries *e, CnxrtError *err); // class folders
+// Pictures with metadata files, of sorted entries; *labelled is false, and nothing is loaded, when
+// there are none or they hold no labels.
+CnxrtStatus metadata_load(Dataset *d, const Entries *e, bool *labelled, CnxrtError *err);
 
 #endif

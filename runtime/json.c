@@ -148,6 +148,7 @@ json_t *json_array_get(const json_t *j, size_t i) {
 }
 int json_is_object(const json_t *j) { return j && j->kind == OBJECT; }
 int json_is_array(const json_t *j) { return j && j->kind == ARRAY; }
+int json_is_null(const json_t *j) { return j && j->kind == NONE; }
 int json_is_string(const json_t *j) { return j && j->kind == STRING; }
 int json_is_integer(const json_t *j) { return j && j->kind == INTEGER; }
 const char *json_string_value(const json_t *j) { return json_is_string(j) ? j->string : NULL; }

@@ -41,6 +41,7 @@ int json_is_object(const json_t *j);
 int json_is_array(const json_t *j);
 int json_is_string(const json_t *j);
 int json_is_integer(const json_t *j);
+int json_is_null(const json_t *j);
 const char *json_string_value(const json_t *j); // NULL: no string
 json_int_t json_integer_value(const json_t *j); // 0: no integer
 double json_real_value(const json_t *j);        // 0: no real

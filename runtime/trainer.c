@@ -210,7 +210,7 @@ static bool save_due(const Trainer *t) {
     return (t->state.step % epoch == 0 && since > 60) || since > 600;
 }
 
-// Higher accuracy, or in pre-training a lower loss.
+// Higher accuracy or mean average precision, or in pre-training a lower loss.
 static bool better(const Trainer *t, double value) {
     if (isnan(t->state.best)) return !isnan(value);
     return t->pretrain ? value < t->state.best : value > t->state.best;
@@ -219,7 +219,7 @@ static bool better(const Trainer *t, double value) {
 // Pending afterwards when it was told to stop.
 static CnxrtStatus validate(Trainer *t, MetricsRow *row, bool *best, CnxrtError *err) {
     CnxrtStatus status = validation_run(t, row, &t->state.pending, err);
-    double value = t->pretrain ? row->val_loss : row->val_top1;
+    double value = t->pretrain ? row->val_loss : t->sets ? row->val_map : row->val_top1;
     if (status != CNXRT_OK || t->state.pending || !better(t, value)) return status;
     t->state.best = value;
     *best = true;

@@ -21,6 +21,7 @@ int64_t validation_bytes(const Trainer *t) {
     if (!t->val.data) return 0;
     int64_t bytes = 3 * t->val.batch * image_floats(t) * (int64_t)sizeof(float);
     if (t->pretrain) return bytes;
+    if (t->sets) bytes += set_scores_bytes(dataset_count(t->val.data), m->classes);
     int threads = cnxrt_usable_threads(t->options->threads);
     return bytes + m->param_bytes + cnxrt_planned_bytes(m, "infer,prepare", t->val.batch, threads);
 }
@@ -54,13 +55,17 @@ CnxrtStatus validation_open(Trainer *t, CnxrtError *err) {
     if (status != CNXRT_OK) return status;
     size_t logits = (size_t)(v->batch * t->model->classes);
     v->logits = malloc(logits * sizeof *v->logits);
-    return v->logits ? map_params(t, err) : trainer_no_memory(err);
+    if (!v->logits) return trainer_no_memory(err);
+    if (t->sets && !set_scores_open(&v->sets, dataset_count(v->data), t->model->classes))
+        return trainer_no_memory(err);
+    return map_params(t, err);
 }
 
 void validation_close(Validation *v) {
     dataset_close(v->data);
     cnxrt_destroy(v->session);
     cnxrt_memory_give(v->params);
+    set_scores_close(&v->sets);
     free(v->from);
     free(v->logits);
 }
@@ -78,22 +83,15 @@ static double cross_entropy(const float *x, int n, int label) {
     return rng_log(sum) - ((double)x[label] - top);
 }
 
-// Mean over the classes of log(1 + e^x) - y x, for binary targets.
-static double binary_entropy(const float *x, int n, int label) {
-    double sum = 0;
-    for (int k = 0; k < n; k++) {
-        double v = (double)x[k];
-        sum += (v > 0 ? v : 0) + rng_log(1 + rng_exp(v > 0 ? -v : v)) - (k == label ? v : 0);
-    }
-    return sum / n;
-}
-
-static void score_logits(const Trainer *t, const float *x, int label, Score *s) {
-    int n = t->model->classes, better = 0;
-    if (label < 0) return;
-    for (int k = 0; k < n; k++) better += x[k] > x[label] || (x[k] == x[label] && k < label);
-    s->loss += t->model->loss == 1 ? binary_entropy(x, n, label) : cross_entropy(x, n, label);
+static void score_logits(const Trainer *t, const float *x, LabelSet labels, Score *s) {
+    int n = t->model->classes, label = labels.count == 1 ? labels.ids[0] : -1;
+    if (labels.count < 0) return;
+    s->loss +=
+        t->model->loss == CNXRT_LOSS_BCE ? set_loss(x, n, labels) : cross_entropy(x, n, label);
     s->images++;
+    if (t->sets) return;
+    int better = 0;
+    for (int k = 0; k < n; k++) better += x[k] > x[label] || (x[k] == x[label] && k < label);
     s->top1 += better < 1;
     s->top5 += better < 5;
 }
@@ -107,8 +105,12 @@ static CnxrtStatus classify(Trainer *t, const LoaderBatch *b, int64_t n, Score *
     for (int i = 0; i < p->noutputs && i < 8; i++)
         if (strcmp(p->outputs[i].name, "logits") == 0) outputs[i] = v->logits;
     CnxrtStatus status = cnxrt_run(v->session, p, n, inputs, outputs, err);
-    for (int64_t i = 0; status == CNXRT_OK && i < n; i++)
-        score_logits(t, v->logits + i * t->model->classes, b->labels[i], s);
+    for (int64_t i = 0; status == CNXRT_OK && i < n; i++) {
+        const float *logits = v->logits + i * t->model->classes;
+        LabelSet labels = dataset_labels(v->data, b->used[i]);
+        score_logits(t, logits, labels, s);
+        if (t->sets) set_scores_add(&v->sets, logits, labels);
+    }
     return status;
 }
 
@@ -170,6 +172,7 @@ CnxrtStatus validation_run(Trainer *t, MetricsRow *row, bool *stopped, CnxrtErro
                        .ahead = 2};
     Loader *loader = NULL;
     *stopped = false;
+    v->sets.n = 0;
     Score s = {0};
     CnxrtStatus status = weights_set(t, err);
     if (status == CNXRT_OK) status = loader_open(&o, &loader, err);
@@ -179,7 +182,8 @@ CnxrtStatus validation_run(Trainer *t, MetricsRow *row, bool *stopped, CnxrtErro
     if (*stopped) return status;
     double n = s.images ? (double)s.images : 1;
     row->val_loss = s.loss / n;
-    if (t->pretrain) return status;
+    if (t->sets) row->val_map = 100 * set_scores_map(&v->sets);
+    if (t->pretrain || t->sets) return status;
     row->val_top1 = 100 * (double)s.top1 / n;
     row->val_top5 = 100 * (double)s.top5 / n;
     return status;

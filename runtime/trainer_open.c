@@ -46,7 +46,7 @@ static CnxrtStatus check_classes(const Trainer *t, CnxrtError *err) {
         return CNXRT_ERROR_MISMATCH;
     }
     int64_t count = dataset_count(t->data), labelled = dataset_labelled(t->data);
-    if (labelled == count) return CNXRT_OK;
+    if (labelled == count) return sets_check(t->model, t->data, err);
     cnxrt_error_set(err, "%s: %" PRId64 " of %" PRId64 " samples have no label", t->options->data,
                     count - labelled, count);
     return CNXRT_ERROR_MISMATCH;
@@ -110,6 +110,7 @@ CnxrtStatus trainer_open_data(Trainer *t, CnxrtError *err) {
                         .split = SPLIT_TRAIN,
                         .whole = true,
                         .label_fraction = o->label_fraction,
+                        .min_classes = t->model->loss == CNXRT_LOSS_BCE ? t->model->classes : 0,
                         .seed = o->seed,
                         .report = report_corrupt,
                         .user = t};
@@ -118,9 +119,15 @@ CnxrtStatus trainer_open_data(Trainer *t, CnxrtError *err) {
     if (status == CNXRT_OK) status = check_classes(t, err);
     if (status == CNXRT_OK) status = class_text(t, err);
     if (status != CNXRT_OK) return status;
-    if (can_validate(t)) return open_validation_data(t, err);
-    trainer_say(t, "no validation: the model was built without the programs for it");
-    return CNXRT_OK;
+    if (can_validate(t))
+        status = open_validation_data(t, err);
+    else
+        trainer_say(t, "no validation: the model was built without the programs for it");
+    if (status != CNXRT_OK || t->pretrain) return status;
+    if (t->val.data) status = sets_check(t->model, t->val.data, err);
+    t->sets = dataset_sets(t->data) || (t->val.data && dataset_sets(t->val.data));
+    t->sets &= t->model->loss == CNXRT_LOSS_BCE;
+    return status;
 }
 
 // ---- plan
@@ -191,8 +198,7 @@ CnxrtStatus trainer_plan_run(Trainer *t, CnxrtError *err) {
     t->mix = (MixOptions){.mixup = t->recipe.mixup,
                           .cutmix = t->recipe.cutmix,
                           .probability = 1,
-                          .switching = t->recipe.mix_switch,
-                          .smoothing = t->recipe.label_smoothing};
+                          .switching = t->recipe.mix_switch};
     if (t->val.data) t->val.batch = validation_batch(t);
     return make_config(t, err);
 }

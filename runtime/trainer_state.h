@@ -3,6 +3,7 @@
 #define TRAINER_STATE_H
 #include "cnxrt.h"
 #include "dataset_loader.h"
+#include "set_scores.h"
 #include "trainer.h"
 
 typedef struct {
@@ -13,6 +14,7 @@ typedef struct {
     float *params;         // of the inference model
     int *from;             // per parameter of it: that of the training model
     float *logits;
+    SetScores sets; // of the run, where samples have sets of labels
 } Validation;
 
 typedef struct {
@@ -22,6 +24,7 @@ typedef struct {
     const CnxrtModel *model; // of training
     const char *program;
     bool pretrain;
+    bool sets; // samples have sets of labels: validated by mean average precision
     Dataset *data;
     Augment augment;
     MixOptions mix;

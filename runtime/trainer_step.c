@@ -32,7 +32,12 @@ static void mix_batch(const Trainer *t, const LoaderBatch *b) {
     const Preprocess *p = &t->augment.base;
     MixPlan plan = mix_draw(&t->mix, p->height, p->width, t->options->seed, 0, (uint64_t)b->step);
     mix_images(&plan, t->plan.batch, p->height, p->width, p->channels, b->images);
-    mix_targets(&plan, &t->mix, b->labels, t->plan.batch, t->model->classes, t->targets);
+    int classes = t->model->classes;
+    for (int64_t i = 0; i < t->plan.batch; i++) {
+        LabelSet s = dataset_labels(t->data, b->used[i]);
+        target_row(s.ids, s.count, t->recipe.label_smoothing, classes, t->targets + i * classes);
+    }
+    mix_targets(&plan, t->plan.batch, classes, t->targets);
 }
 
 static void point_drops(const Trainer *t, int64_t at) {
@@ -83,8 +88,7 @@ static CnxrtStatus not_finite(const Trainer *t, const LoaderBatch *b, double nor
 
 static CnxrtStatus gradients(Trainer *t, const LoaderBatch *b, CnxrtError *err) {
     int64_t batch = t->plan.batch, micro = training_micro_batch(t->training);
-    for (int64_t i = 0; i < batch; i++)
-        t->scales[i] = b->labels[i] < 0 && !t->pretrain ? 0 : (float)(1.0 / (double)batch);
+    for (int64_t i = 0; i < batch; i++) t->scales[i] = (float)(1.0 / (double)batch);
     if (t->pretrain) {
         draw_masks(t, b->step);
     } else {
@@ -120,6 +124,7 @@ CnxrtStatus trainer_step(Trainer *t, MetricsRow *row, CnxrtError *err) {
                         .grad_norm = norm,
                         .val_loss = NAN,
                         .val_top1 = NAN,
-                        .val_top5 = NAN};
+                        .val_top5 = NAN,
+                        .val_map = NAN};
     return status;
 }

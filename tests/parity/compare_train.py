@@ -54,7 +54,8 @@ def by_grad(o, name, c, m, folder):
     if m.pretrain:
         np.save(path("y.npy"), m.mask(0).numpy().reshape(m.batch, -1).astype(bool))
     else:
-        np.save(path("y.npy"), m.labels(0).numpy().astype(np.int32))
+        rows = "targets" in c
+        np.save(path("y.npy"), m.target(0).numpy() if rows else m.labels(0).numpy().astype(np.int32))
     said = run(path("net"), "grad", "--weights", "seed:0", "--input", path("x.npy"),
                "--mask" if m.pretrain else "--labels", path("y.npy"), "--output", path("g.safetensors"))
     match = re.fullmatch(r"loss (\S+)\n", said)

@@ -26,6 +26,7 @@ typedef struct {
     int64_t batch, micro;
     double drop; // rate of the last block
     bool soft;   // targets are distributions
+    bool sets;   // or zeros and ones
     Training *training;
     int failures;
 } Case;
@@ -104,14 +105,16 @@ static int64_t *make_labels(const Case *c, int step) {
 static float *make_targets(const Case *c, int step) {
     int64_t classes = c->model->classes;
     float *t = take(c->batch * classes, sizeof *t);
-    if (!c->soft) {
+    if (!c->soft && !c->sets) {
         int64_t *y = make_labels(c, step);
         for (int64_t i = 0; i < c->batch; i++) t[i * classes + y[i]] = 1;
         free(y);
         return t;
     }
     float *u = draw(c, step, ".targets", c->batch * classes);
-    for (int64_t i = 0; i < c->batch; i++) {
+    for (int64_t i = 0; i < c->batch * classes && c->sets; i++) // no class in the first row
+        t[i] = i >= classes && u[i] > 0 ? 1 : 0;
+    for (int64_t i = 0; i < c->batch && c->soft; i++) {
         double sum = 0;
         for (int64_t k = 0; k < classes; k++) sum += (double)u[i * classes + k] + 1;
         for (int64_t k = 0; k < classes; k++)
@@ -401,6 +404,13 @@ static void write_data(const Case *c, const char *x_path, const char *y_path) {
     float *x = make_images(c, 0, false);
     if (cnxrt_npy_write_f32(x_path, 4, d, x, &err) != CNXRT_OK) die(x_path, &err);
     free(x);
+    if (c->soft || c->sets) {
+        int64_t yd[] = {c->batch, c->model->classes};
+        float *y = make_targets(c, 0);
+        if (cnxrt_npy_write_f32(y_path, 2, yd, y, &err) != CNXRT_OK) die(y_path, &err);
+        free(y);
+        return;
+    }
     if (strcmp(c->program, "train") == 0) {
         int64_t *y = make_labels(c, 0);
         write_i64(y_path, c->batch, y);
@@ -460,6 +470,7 @@ static void parse_keys(Case *c, int n, char **arg) {
         if (strncmp(arg[i], "input=", 6) == 0) c->batch = atoll(arg[i] + 6);
         if (strncmp(arg[i], "drop=", 5) == 0) c->drop = atof(arg[i] + 5);
         if (strcmp(arg[i], "targets=soft") == 0) c->soft = true;
+        if (strcmp(arg[i], "targets=sets") == 0) c->sets = true;
     }
     if (c->batch < 1) die("the case has no input", NULL);
 }

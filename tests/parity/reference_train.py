@@ -6,7 +6,7 @@ Everything a case needs comes from its line in train_cases.txt and the hash of r
   image      step k reads image("CASE.k")
   mask       "CASE.k.mask": of each image the `keep` units with the smallest values stay visible
   labels     "CASE.k.labels": floor((u+1)/2 * classes)
-  targets    soft: "CASE.k.targets": (u+1)/sum of an image's (u+1)
+  targets    soft: "CASE.k.targets": (u+1)/sum of an image's (u+1); sets: u > 0, none in the first row
   drop path  "CASE.k.drop.KEY": a branch is dropped where (u+1)/2 < its rate; keys count blocks from 1"""
 
 import math
@@ -171,10 +171,15 @@ class TrainModel(Model):
         return torch.from_numpy(((u + 1) * 0.5 * self.classes).astype(np.int64))
 
     def target(self, step):
-        if self.c.get("targets") != "soft":
+        kind = self.c.get("targets")
+        if kind is None:
             return F.one_hot(self.labels(step), self.classes).to(self.dtype)
-        u = uniform(f"{self.case}.{step}.targets", self.batch * self.classes) + 1
-        t = u.reshape(self.batch, -1)
+        u = uniform(f"{self.case}.{step}.targets", self.batch * self.classes)
+        if kind == "sets":  # no class in the first row
+            t = (u > 0).reshape(self.batch, -1)
+            t[0] = False
+            return torch.from_numpy(t).to(self.dtype)
+        t = u.reshape(self.batch, -1) + 1
         t = (t / t.sum(1, keepdims=True)).astype(np.float32)  # as the compiled program reads them
         return torch.from_numpy(t).to(self.dtype)
 

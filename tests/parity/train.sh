@@ -22,7 +22,7 @@ for kv in "${keys[@]}"; do
     classes=*) set+=(--set "head.classes=$v") ;;
     loss=*) set+=(--set "recipes.finetune.loss=$v" --set recipes.train=none) ;;
     grad=*) grad=$v ;;
-    targets=soft|drop=*) ;;
+    targets=soft|targets=sets|drop=*) ;;
     *) echo "unknown key $kv"; exit 2 ;;
     esac
 done

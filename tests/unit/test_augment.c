@@ -378,17 +378,25 @@ static void test_mix_images(void **state) {
 
 static void test_mix_targets(void **state) {
     (void)state;
-    static const int labels[] = {2, 0, 1, -1};
-    MixOptions o = {.smoothing = 0.2};
+    static const int32_t labels[] = {2, 0, 1}, set[] = {0, 3};
     MixPlan p = {.lambda = 0.75};
     float t[4 * 4];
-    mix_targets(&p, &o, labels, 3, 4, t); // smoothed: 0.85 and 0.05; the middle of 3 stays
+    for (int i = 0; i < 3; i++) target_row(&labels[i], 1, 0.2, 4, t + 4 * i);
+    mix_targets(&p, 3, 4, t); // smoothed: 0.85 and 0.05; the middle of 3 stays
     static const float want[] = {0.05f, 0.25f, 0.65f, 0.05f, 0.85f, 0.05f,
                                  0.05f, 0.05f, 0.05f, 0.65f, 0.25f, 0.05f};
     for (int i = 0; i < 12; i++) assert_true(fabsf(t[i] - want[i]) < 1e-6f);
-    p.lambda = 1, o.smoothing = 0;
-    mix_targets(&p, &o, labels, 4, 4, t);
-    for (int i = 0; i < 16; i++) assert_true(t[i] == (labels[i / 4] == i % 4 ? 1 : 0));
+    // Rows of several labels, of none: smoothed alike, mixed as rows.
+    target_row(set, 2, 0.2, 4, t);
+    target_row(set, 0, 0.2, 4, t + 4);
+    mix_targets(&p, 2, 4, t);
+    static const float sets[] = {0.65f, 0.05f, 0.05f, 0.65f, 0.25f, 0.05f, 0.05f, 0.25f};
+    for (int i = 0; i < 8; i++) assert_true(fabsf(t[i] - sets[i]) < 1e-6f);
+    p.lambda = 1;
+    for (int i = 0; i < 3; i++) target_row(&labels[i], 1, 0, 4, t + 4 * i);
+    target_row(labels, -1, 0, 4, t + 12); // unlabelled
+    mix_targets(&p, 4, 4, t);
+    for (int i = 0; i < 16; i++) assert_true(t[i] == (i < 12 && labels[i / 4] == i % 4 ? 1 : 0));
 }
 
 int main(void) {

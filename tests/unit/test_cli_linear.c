@@ -76,29 +76,27 @@ static void standardises(void **state) {
     features_free(&f);
 }
 
-// The loss by its formula.
+// The loss by its formulas: of one class, or of each class by itself.
 static double loss_of(const Features *f, const double *w, double penalty) {
     double loss = 0;
     for (int64_t i = 0; i < f->n; i++) {
-        double z[CLASSES], sum = 0;
+        double z[CLASSES], sum = 0, binary = 0;
         for (int c = 0; c < CLASSES; c++) {
             z[c] = w[WIDTH * CLASSES + c];
             for (int k = 0; k < WIDTH; k++)
                 z[c] += (double)f->values[i * WIDTH + k] * w[k * CLASSES + c];
             sum += exp(z[c]);
+            binary += log(1 + exp(z[c])) - (f->truth && f->truth[i * CLASSES + c] ? z[c] : 0);
         }
-        loss += (log(sum) - z[f->labels[i]]) / (double)f->n;
+        loss += (f->truth ? binary : log(sum) - z[f->labels[i]]) / (double)f->n;
     }
     for (int k = 0; k < WIDTH * CLASSES; k++) loss += penalty / 2 * w[k] * w[k];
     return loss;
 }
 
 // At the end the gradient vanishes and no small step lowers the loss; any number of threads.
-static void fits_the_minimum(void **state) {
-    (void)state;
-    Features f;
-    clusters(&f, 4, 2);
-    standardise(&f);
+static void check_minimum(const Features *features) {
+    Features f = *features;
     LinearFit fit, again;
     assert_true(linear_fit(&f, 0.01, 500, 1, &fit));
     assert_true(linear_fit(&f, 0.01, 500, 3, &again));
@@ -118,6 +116,21 @@ static void fits_the_minimum(void **state) {
     assert_true(linear_fit(&f, 0.01, 2, 1, &fit)); // stops early
     assert_int_equal(fit.iterations, 2);
     free(fit.weights);
+}
+
+static void fits_the_minimum(void **state) {
+    (void)state;
+    Features f;
+    clusters(&f, 4, 2);
+    standardise(&f);
+    check_minimum(&f);
+    // Sets of 0 to CLASSES classes.
+    f.truth = calloc((size_t)N, CLASSES);
+    for (int i = 0; i < N; i++)
+        for (int c = 0; c < CLASSES; c++)
+            f.truth[i * CLASSES + c] = c == i % CLASSES || (i >> c) % 2;
+    check_minimum(&f);
+    free(f.truth);
     features_free(&f);
 }
 
@@ -181,7 +194,8 @@ static void neighbours_at_the_edges(void **state) {
     (void)state;
     float values[] = {1, 1, 1}, query[] = {1}, scores[3];
     int32_t labels[] = {2, 0, 1}, none[] = {0};
-    Features f = {values, labels, 3, 1, 3}, q = {query, none, 1, 1, 3};
+    Features f = {.values = values, .labels = labels, .n = 3, .width = 1, .classes = 3};
+    Features q = {.values = query, .labels = none, .n = 1, .width = 1, .classes = 3};
     assert_true(knn_scores(&f, &q, 1, 1, 1, scores));
     assert_true(scores[2] == 1 && scores[0] == 0 && scores[1] == 0);
     assert_true(knn_scores(&f, &q, 20, 1, 2, scores));

@@ -111,6 +111,14 @@ static void put_files(void) {
     bad[4 * 3 + 1] = 0.5f;
     put_npy("half.npy", "<f4", 2, N, 4, bad, sizeof bad);
     put_npy("wide.npy", "|b1", 2, 4, 5, mask, sizeof mask);
+    float rows[N * 3] = {0};
+    for (int i = 0; i < N; i++) rows[3 * i + labels[i]] = 1;
+    put_npy("rows.npy", "<f4", 2, N, 3, rows, sizeof rows);
+    put_npy("few.npy", "<f4", 2, N - 1, 3, rows, sizeof rows - 12);
+    rows[3 * 2] = 0.25f;
+    put_npy("sums.npy", "<f4", 2, N, 3, rows, sizeof rows);
+    rows[3 * 2] = 1.5f;
+    put_npy("range.npy", "<f4", 2, N, 3, rows, sizeof rows);
 }
 
 // Values of a tensor of grads.safetensors.
@@ -174,8 +182,9 @@ static void grad_of_labels(void **state) {
         "grad --weights seed:3 --input x.npy --labels y8.npy --output g.safetensors",
         "grad --weights seed:3 --input x.npy --labels y4.npy --output g.safetensors --threads 3",
         "grad --weights seed:3 --input x.npy --labels y4.npy --output g.safetensors --micro 2",
+        "grad --weights seed:3 --input x.npy --labels rows.npy --output g.safetensors --micro 3",
     };
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         if (run(lines[i]) != 0) fail_msg("%s", text);
         check_head();
     }
@@ -210,6 +219,10 @@ static void grad_refuses(void **state) {
     refused(1, GRAD "--labels short.npy", "expected 5 labels");
     refused(1, GRAD "--labels float.npy", "int32 or int64");
     refused(1, GRAD "--labels absent.npy", "absent.npy");
+    refused(1, GRAD "--labels few.npy", "targets of shape (4, 3); expected (5, 3)");
+    refused(1, GRAD "--labels sums.npy", "row 2 sums to 1.25");
+    refused(1, GRAD "--labels range.npy", "target 1.5 of row 2, class 0 is outside 0 .. 1");
+    refused(1, GRAD "--labels x.npy", "an array of 4 dimensions; expected 5 labels or targets of");
     refused(1, GRAD "--mask bad.npy",
             "row 3 has 1 zeros (visible patches); this program keeps 2 of 4");
     refused(1, GRAD "--mask half.npy", "row 3 holds 0.5");
@@ -222,6 +235,12 @@ static void grad_refuses(void **state) {
     says("built without the program train");
     assert_int_equal(run_model(&m, GRAD "--mask m.npy"), 1);
     says("built without the program pretrain");
+    CnxrtModel sets = fake_train_model;
+    sets.loss = CNXRT_LOSS_BCE;
+    m.train = &sets;
+    assert_int_equal(run_model(&m, GRAD "--labels sums.npy"), 0); // any rows
+    assert_int_equal(run_model(&m, GRAD "--labels range.npy"), 1);
+    says("is outside 0 .. 1");
 }
 
 // ---- pictures

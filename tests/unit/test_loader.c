@@ -88,7 +88,8 @@ static void test_in_order(void **state) {
         for (int i = 0; i < BATCH; i++) {
             int sample = (step * BATCH + i) % COUNT;
             assert_int_equal(b.samples[i], sample);
-            assert_int_equal(b.labels[i], sample % 4);
+            assert_int_equal(b.used[i], sample);
+            assert_int_equal(dataset_label(d, b.used[i]), sample % 4);
             for (int k = 0; k < PIXELS; k++) {
                 float want = ((float)(uint8_t)(sample + 5 * k) / 255.0f - mean[0]) / std[0];
                 assert_true(b.images[i * PIXELS + k] == want);

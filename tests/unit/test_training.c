@@ -354,7 +354,7 @@ static void metrics_are_cut(void **state) {
     CnxrtError err = {0};
     assert_int_equal(metrics_open(&m, folder, 0, &err), CNXRT_OK);
     for (int64_t i = 1; i <= 4; i++) {
-        MetricsRow row = {i, 0.5 * (double)i, 0.1, 2, 3, i == 2 ? 1.5 : NAN, NAN, NAN};
+        MetricsRow row = {i, 0.5 * (double)i, 0.1, 2, 3, i == 2 ? 1.5 : NAN, NAN, NAN, NAN};
         assert_int_equal(metrics_add(&m, &row, &err), CNXRT_OK);
     }
     fputs("{\"step\": 5, \"lo", m.json); // as a killed run leaves it
@@ -368,8 +368,8 @@ static void metrics_are_cut(void **state) {
               "\"val_loss\": 1.5}\n");
     free(text);
     text = contents(in_folder("metrics.csv"));
-    assert_string_equal(text, "step,epoch,lr,loss,grad_norm,val_loss,val_top1,val_top5\n"
-                              "1,0.5,0.1,2,3,,,\n2,1,0.1,2,3,1.5,,\n");
+    assert_string_equal(text, "step,epoch,lr,loss,grad_norm,val_loss,val_top1,val_top5,val_map\n"
+                              "1,0.5,0.1,2,3,,,,\n2,1,0.1,2,3,1.5,,,\n");
     free(text);
 }
 
