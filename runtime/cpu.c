@@ -4,6 +4,10 @@
 #include <stdbool.h>
 #include <string.h>
 
+#if !defined(__x86_64__)
+typedef int Cpu; // nothing is remembered
+#endif
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <sys/syscall.h>
@@ -29,13 +33,33 @@ static const CpuFeature cpu_features[] = {
 #undef ARM_FEATURE
 };
 
-// XCR0, or 0 when the operating system has not enabled XGETBV.
-static uint64_t saved_state(void) {
-    unsigned r[4] = {0};
-    if (!__get_cpuid(1, &r[EAX], &r[EBX], &r[ECX], &r[EDX]) || !(r[ECX] >> 27 & 1)) return 0;
+// What CPUID said so far. It traps in virtual machines, so every leaf is asked for once.
+typedef struct {
+    unsigned leaf, subleaf, r[4]; // r: zeros where there is no such leaf
+} Leaf;
+enum { LEAVES = 8 };
+typedef struct {
+    Leaf leaves[LEAVES];
+    int n;
+    uint64_t state; // XCR0, or 0 when the operating system has not enabled XGETBV
+} Cpu;
+
+static const unsigned *cpu_leaf(Cpu *c, unsigned leaf, unsigned subleaf) {
+    for (int i = 0; i < c->n; i++)
+        if (c->leaves[i].leaf == leaf && c->leaves[i].subleaf == subleaf) return c->leaves[i].r;
+    Leaf *l = &c->leaves[c->n < LEAVES ? c->n++ : LEAVES - 1];
+    *l = (Leaf){.leaf = leaf, .subleaf = subleaf};
+    (void)__get_cpuid_count(leaf, subleaf, &l->r[EAX], &l->r[EBX], &l->r[ECX], &l->r[EDX]);
+    return l->r;
+}
+
+static Cpu cpu_open(void) {
+    Cpu c = {.n = 0};
     unsigned lo = 0, hi = 0;
+    if (!(cpu_leaf(&c, 1, 0)[ECX] >> 27 & 1)) return c;
     __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
-    return (uint64_t)hi << 32 | lo;
+    c.state = (uint64_t)hi << 32 | lo;
+    return c;
 }
 
 // Linux saves tile data only for processes that ask.
@@ -44,18 +68,15 @@ static bool tiles_granted(void) {
     return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0;
 }
 
-static bool feature_present(const CpuFeature *f, uint64_t state) {
-    unsigned r[4] = {0};
-    if (!__get_cpuid_count(f->leaf, f->subleaf, &r[EAX], &r[EBX], &r[ECX], &r[EDX])) return false;
-    return (r[f->reg] >> f->bit & 1) && (state & f->state) == f->state &&
-           (f->state != STATE_AMX || tiles_granted());
+static bool feature_present(Cpu *c, const CpuFeature *f) {
+    return (cpu_leaf(c, f->leaf, f->subleaf)[f->reg] >> f->bit & 1) &&
+           (c->state & f->state) == f->state && (f->state != STATE_AMX || tiles_granted());
 }
 
-static bool cpu_has(const char *name, size_t n) {
-    uint64_t state = saved_state();
+static bool cpu_has(Cpu *c, const char *name, size_t n) {
     for (size_t i = 0; i < sizeof cpu_features / sizeof *cpu_features; i++)
         if (strlen(cpu_features[i].name) == n && memcmp(cpu_features[i].name, name, n) == 0)
-            return feature_present(&cpu_features[i], state);
+            return feature_present(c, &cpu_features[i]);
     return false;
 }
 #elif defined(__aarch64__)
@@ -78,7 +99,8 @@ static bool named(const char *known, const char *name, size_t n) {
 }
 
 // sve256: scalable vectors of 256 bits and more.
-static bool cpu_has(const char *name, size_t n) {
+static bool cpu_has(Cpu *c, const char *name, size_t n) {
+    (void)c;
     if (named("sve256", name, n)) {
         int vl = prctl(PR_SVE_GET_VL);
         return vl >= 0 && (vl & PR_SVE_VL_LEN_MASK) >= 32;
@@ -92,7 +114,8 @@ static bool cpu_has(const char *name, size_t n) {
 #include <sys/auxv.h>
 
 // v: the vector extension; zvl256b: vectors of 256 bits and more (register vlenb is 0xc22).
-static bool cpu_has(const char *name, size_t n) {
+static bool cpu_has(Cpu *c, const char *name, size_t n) {
+    (void)c;
     bool v = getauxval(AT_HWCAP) >> ('V' - 'A') & 1;
     if (n == 1 && *name == 'v') return v;
     unsigned long bytes = 0;
@@ -100,31 +123,39 @@ static bool cpu_has(const char *name, size_t n) {
     return n == 7 && memcmp(name, "zvl256b", 7) == 0 && bytes >= 32;
 }
 #else
-static bool cpu_has(const char *name, size_t n) {
-    (void)name, (void)n;
+static bool cpu_has(Cpu *c, const char *name, size_t n) {
+    (void)c, (void)name, (void)n;
     return false;
 }
 #endif
 
+#if !defined(__x86_64__)
+static Cpu cpu_open(void) { return 0; }
+#endif
+
 // The length of the first name of the list that the CPU lacks, *name pointing at it; 0: none.
-static size_t next_lacking(const char **name) {
+static size_t next_lacking(Cpu *c, const char **name) {
     for (const char *p = *name; *p;) {
         size_t n = strcspn(p, ",");
         *name = p;
-        if (n && !cpu_has(p, n)) return n;
+        if (n && !cpu_has(c, p, n)) return n;
         p += n + (p[n] == ',');
     }
     return 0;
 }
 
-bool cnxrt_cpu_can(const char *features) { return next_lacking(&features) == 0; }
+bool cnxrt_cpu_can(const char *features) {
+    Cpu c = cpu_open();
+    return next_lacking(&c, &features) == 0;
+}
 
 CnxrtStatus cnxrt_cpu_check(const char *target, const char *features, CnxrtError *err) {
-    size_t n = next_lacking(&features);
+    Cpu c = cpu_open();
+    size_t n = next_lacking(&c, &features);
     if (!n) return CNXRT_OK;
     cnxrt_error_set(err, "this program was compiled for %s CPUs; this one lacks %.*s", target,
                     (int)n, features);
-    while (features += n + (features[n] == ','), (n = next_lacking(&features)))
+    while (features += n + (features[n] == ','), (n = next_lacking(&c, &features)))
         cnxrt_error_add(err, ", %.*s", (int)n, features);
     cnxrt_error_add(err, " (rebuild with cnxc build --target=native on this machine)");
     return CNXRT_ERROR_CPU;

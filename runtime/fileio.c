@@ -95,7 +95,8 @@ static void directory_sync(const char *path) {
 
 CnxrtStatus atomic_close(AtomicFile *f, CnxrtStatus status, CnxrtError *err) {
     if (f->fd < 0) return status;
-    if (status == CNXRT_OK && fsync(f->fd) != 0 && errno != EINVAL && errno != EROFS) {
+    bool sync = status == CNXRT_OK && !f->unsynced;
+    if (sync && fsync(f->fd) != 0 && errno != EINVAL && errno != EROFS) {
         cnxrt_error_set(err, "%s: cannot write: %s", f->path, strerror(errno));
         status = CNXRT_ERROR_IO;
     }
@@ -107,10 +108,8 @@ CnxrtStatus atomic_close(AtomicFile *f, CnxrtStatus status, CnxrtError *err) {
         cnxrt_error_set(err, "%s: cannot write: %s", f->path, strerror(errno));
         status = CNXRT_ERROR_IO;
     }
-    if (status == CNXRT_OK)
-        directory_sync(f->path);
-    else if (f->temporary)
-        unlink(f->temporary);
+    if (status == CNXRT_OK && sync) directory_sync(f->path);
+    if (status != CNXRT_OK && f->temporary) unlink(f->temporary);
     free(f->temporary);
     f->temporary = NULL;
     f->fd = -1;

@@ -219,6 +219,7 @@ static CnxrtStatus npy_write(const char *path, const char *type, int rank, const
     head[9] = (char)((n - 10) >> 8);
     AtomicFile f;
     CnxrtStatus status = atomic_open(&f, path, err);
+    f.unsynced = true;
     if (status == CNXRT_OK) status = atomic_write(&f, head, (size_t)n, err);
     if (status == CNXRT_OK) status = atomic_write(&f, data, (size_t)(count * item), err);
     return atomic_close(&f, status, err);

@@ -76,6 +76,7 @@ typedef struct {
     int fd;
     char *temporary;
     const char *path;
+    bool unsynced; // set after opening: not forced to the disk, for what is soon made again
 } AtomicFile;
 CnxrtStatus atomic_open(AtomicFile *f, const char *path, CnxrtError *err);
 CnxrtStatus atomic_write(AtomicFile *f, const void *data, size_t size, CnxrtError *err);

@@ -42,7 +42,7 @@ def results():
     steps = {"cnxc": times(10.0, **ours), "torch-eager": times(30.0, gflop=2.0, peak_rss_mb=200.0),
              "torch-compile": times(25.0, gflop=2.0, peak_rss_mb=150.0)}
     figures = {"infer_seconds": 1.5, "all_seconds": 5.25, "infer_bytes": 400000,
-               "all_bytes": 900000, "start_ms": 21.0}
+               "all_bytes": 900000, "start_ms": 21.0, "packed_start_ms": 12.0}
     return {"machine": {"cpu": "A & B", "family": "1 2", "features": ["fma"], "cores": 2,
                         "virtual": True, "caches": {"L1d": "32K"}, "memory_gb": 1.0,
                         "kernel": "6", "load_at_start": 0.0, "commit": "c", "date": "d"},
