@@ -28,7 +28,7 @@ LLVMValueRef unit_bytes_at(Unit *u, LLVMValueRef base, LLVMValueRef bytes) {
     return LLVMBuildInBoundsGEP2(u->b, u->i8, base, &bytes, 1, "");
 }
 
-static LLVMValueRef private_constant(Unit *u, LLVMValueRef init, const char *symbol) {
+LLVMValueRef unit_constant(Unit *u, LLVMValueRef init, const char *symbol) {
     LLVMValueRef g = LLVMAddGlobal(u->mod, LLVMTypeOf(init), symbol);
     LLVMSetInitializer(g, init);
     LLVMSetGlobalConstant(g, 1);
@@ -40,14 +40,14 @@ static LLVMValueRef private_constant(Unit *u, LLVMValueRef init, const char *sym
 LLVMValueRef unit_string(Unit *u, const char *s) {
     if (!s) return LLVMConstPointerNull(u->ptr);
     LLVMValueRef init = LLVMConstStringInContext2(u->ctx, s, strlen(s), 0);
-    LLVMValueRef g = private_constant(u, init, "s");
+    LLVMValueRef g = unit_constant(u, init, "s");
     LLVMSetAlignment(g, 1);
     return g;
 }
 
 LLVMValueRef unit_table(Unit *u, LLVMTypeRef elem, LLVMValueRef *v, int n, const char *symbol) {
     if (n == 0) return LLVMConstPointerNull(u->ptr);
-    return private_constant(u, LLVMConstArray2(elem, v, (uint64_t)n), symbol);
+    return unit_constant(u, LLVMConstArray2(elem, v, (uint64_t)n), symbol);
 }
 
 LLVMValueRef unit_function(Unit *u, const char *symbol, LLVMTypeRef type, LLVMLinkage linkage) {

@@ -13,7 +13,7 @@ typedef struct {
     LLVMValueRef fn;
 } Shared;
 
-// What functions of one kind (a kernel, "step", "run") come to.
+// What functions of one kind (a kernel, "run") come to.
 typedef struct {
     const char *kind;
     int functions;
@@ -35,7 +35,7 @@ typedef struct {
     LLVMTypeRef kernel_fn; // void (ptr ops, i64 r0, i64 r1, i64 c0, i64 c1)
     LLVMTypeRef run_fn;    // void (ptr frame, i64 thread, i64 nthreads)
     Emit emit;             // what kernels are emitted with, into the same module
-    VEC(Shared) kernels, steps;
+    VEC(Shared) kernels;
     double kernel_seconds;
     struct LLVMOrcOpaqueLLJIT *jit; // what unit_load linked the module into
 } Unit;
@@ -59,7 +59,9 @@ LLVMValueRef unit_i32(Unit *u, int64_t v);
 LLVMValueRef unit_add(Unit *u, LLVMValueRef x, LLVMValueRef y);
 LLVMValueRef unit_mul_c(Unit *u, LLVMValueRef x, int64_t c);
 LLVMValueRef unit_bytes_at(Unit *u, LLVMValueRef base, LLVMValueRef bytes); // base + bytes
-// A private constant, NUL-terminated; the null pointer for NULL.
+// A private constant.
+LLVMValueRef unit_constant(Unit *u, LLVMValueRef init, const char *symbol);
+// A string as one, NUL-terminated; the null pointer for NULL.
 LLVMValueRef unit_string(Unit *u, const char *s);
 // A private constant array of n elements; the null pointer when n is 0.
 LLVMValueRef unit_table(Unit *u, LLVMTypeRef elem, LLVMValueRef *v, int n, const char *symbol);
