@@ -9,6 +9,8 @@ _Static_assert((int)STATE_PARAM == CNXRT_STATE_PARAM && (int)STATE_GRAD == CNXRT
                    (int)STATE_EMA == CNXRT_STATE_EMA && (int)STATE_COUNT == CNXRT_STATES,
                "states of schedules are those of the runtime");
 
+enum { ALL_ROWS = INT32_MAX }; // a block of them
+
 typedef struct {
     int64_t word[PLACE_WORDS];
 } Place;
@@ -17,7 +19,7 @@ typedef struct {
 typedef struct {
     Unit *u;
     const Schedule *s;
-    VEC(int64_t) words; // of all steps
+    VEC(int32_t) words; // of all steps
     VEC(Place) places;
     VEC(LLVMValueRef) kernels;
     int calls;                   // written
@@ -80,8 +82,19 @@ static int kernel_number(Tables *t, const KernelSpec *spec) {
 }
 
 // ---- steps -------------------------------------------------------------------------------------
+static int32_t narrow(int64_t word) {
+    if (word != (int32_t)word) ice((Loc){0}, "a step of %lld rows or columns", (long long)word);
+    return (int32_t)word;
+}
+
 static void put(Tables *t, const int64_t *words, int n) {
-    for (int i = 0; i < n; i++) vec_push(t->u->arena, &t->words, words[i]);
+    for (int i = 0; i < n; i++) vec_push(t->u->arena, &t->words, narrow(words[i]));
+}
+
+static void put_operand(Tables *t, const Place *p, int64_t offset) {
+    vec_push(t->u->arena, &t->words, place_number(t, p));
+    vec_push(t->u->arena, &t->words, (int32_t)(uint32_t)offset);
+    vec_push(t->u->arena, &t->words, (int32_t)(offset >> 32));
 }
 
 // The end of a call's columns: of a step of one column block all of its own, whatever the step's.
@@ -106,17 +119,14 @@ static void put_part(Tables *t, const Step *st, const Call *calls, int n, int64_
     for (int c = 0; c < n; c++)
         for (int i = 0; i < calls[c].nops; i++) {
             Place p = operand_place(t->s, &calls[c].ops[i], st->over == OVER_IMAGE);
-            int64_t operand[OPERAND_WORDS] = {[OPERAND_PLACE] = place_number(t, &p),
-                                              [OPERAND_OFFSET] =
-                                                  operand_offset(t->s, &calls[c].ops[i])};
-            put(t, operand, OPERAND_WORDS);
+            put_operand(t, &p, operand_offset(t->s, &calls[c].ops[i]));
         }
     int64_t head[PART_WORDS] = {[PART_LENGTH] = t->words.n - start,
                                 [PART_FIRST] = t->calls,
                                 [PART_ELEMS] = elems,
                                 [PART_CALLS] = n,
                                 [PART_OPERANDS] = operands};
-    memcpy(&t->words.v[start], head, sizeof head);
+    for (int i = 0; i < PART_WORDS; i++) t->words.v[start + i] = narrow(head[i]);
     t->calls += n;
     t->most_operands = (int)most(t->most_operands, operands);
 }
@@ -133,16 +143,16 @@ static void put_step(Tables *t, const Step *st) {
     int start = t->words.n;
     int64_t col_block = st->col_block > 0 ? st->col_block : most(st->cols, 1);
     int64_t col_blocks = st->cols > 0 ? (st->cols - 1) / col_block + 1 : 1;
-    int64_t head[STEP_WORDS] = {[STEP_IMAGES] = st->over == OVER_IMAGE,
-                                [STEP_FLAT] = st->over == OVER_FLAT,
-                                [STEP_LIST] = st->over == OVER_LIST,
-                                [STEP_ROWS] = st->rows,
-                                [STEP_ROW_BLOCK] =
-                                    st->row_block > 0 ? st->row_block : INT64_C(1) << 40,
-                                [STEP_COLS] = st->cols,
-                                [STEP_COL_BLOCK] = col_block,
-                                [STEP_COL_BLOCKS] = col_blocks,
-                                [STEP_COLUMNS_FIRST] = columns_first(st)};
+    int64_t head[STEP_WORDS] = {
+        [STEP_IMAGES] = st->over == OVER_IMAGE,
+        [STEP_FLAT] = st->over == OVER_FLAT,
+        [STEP_LIST] = st->over == OVER_LIST,
+        [STEP_ROWS] = st->rows,
+        [STEP_ROW_BLOCK] = st->row_block > 0 && st->row_block < ALL_ROWS ? st->row_block : ALL_ROWS,
+        [STEP_COLS] = st->cols,
+        [STEP_COL_BLOCK] = col_block,
+        [STEP_COL_BLOCKS] = col_blocks,
+        [STEP_COLUMNS_FIRST] = columns_first(st)};
     put(t, head, STEP_WORDS);
     int parts = st->over == OVER_LIST ? (int)st->rows : 1, calls = st->calls.n / parts;
     for (int i = 0; i < parts; i++)
@@ -152,10 +162,17 @@ static void put_step(Tables *t, const Step *st) {
 }
 
 // ---- programs ----------------------------------------------------------------------------------
-static LLVMValueRef words_table(Unit *u, const int64_t *v, int n, const char *symbol) {
+static LLVMValueRef steps_table(Unit *u, const int32_t *v, int n, const char *symbol) {
     LLVMValueRef *c = NEWN(u->arena, LLVMValueRef, n + 1);
-    for (int i = 0; i < n; i++) c[i] = unit_i64(u, v[i]);
-    return unit_table(u, u->i64, c, n, symbol);
+    for (int i = 0; i < n; i++) c[i] = unit_i32(u, v[i]);
+    return unit_table(u, u->i32, c, n, symbol);
+}
+
+static LLVMValueRef places_table(Unit *u, const Place *v, int n, const char *symbol) {
+    LLVMValueRef *c = NEWN(u->arena, LLVMValueRef, n * PLACE_WORDS + 1);
+    for (int i = 0; i < n * PLACE_WORDS; i++)
+        c[i] = unit_i64(u, v[i / PLACE_WORDS].word[i % PLACE_WORDS]);
+    return unit_table(u, u->i64, c, n * PLACE_WORDS, symbol);
 }
 
 static LLVMValueRef program_tables(Tables *t) {
@@ -163,9 +180,9 @@ static LLVMValueRef program_tables(Tables *t) {
     const char *name = t->s->name;
     LLVMValueRef fields[] = {
         [PROGRAM_STEPS] =
-            words_table(u, t->words.v, t->words.n, arena_printf(u->arena, "%s_steps", name)),
-        [PROGRAM_PLACES] = words_table(u, (const int64_t *)t->places.v, t->places.n * PLACE_WORDS,
-                                       arena_printf(u->arena, "%s_places", name)),
+            steps_table(u, t->words.v, t->words.n, arena_printf(u->arena, "%s_steps", name)),
+        [PROGRAM_PLACES] =
+            places_table(u, t->places.v, t->places.n, arena_printf(u->arena, "%s_places", name)),
         [PROGRAM_KERNELS] = unit_table(u, u->ptr, t->kernels.v, t->kernels.n,
                                        arena_printf(u->arena, "%s_kernels", name)),
         [PROGRAM_COUNT] = unit_i64(u, t->s->steps.n)};

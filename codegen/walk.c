@@ -38,6 +38,21 @@ static void word_set(Emit *e, Val table, int i, Val v) {
     LLVMBuildStore(e->b, v, words_at_c(e, table, i));
 }
 
+// Of the steps.
+static Val entries_at(Emit *e, Val table, Val index) {
+    return LLVMBuildInBoundsGEP2(e->b, e->i32, table, &index, 1, "");
+}
+
+static Val entries_at_c(Emit *e, Val table, int i) { return entries_at(e, table, emit_i64(e, i)); }
+
+static Val entry(Emit *e, Val table, int i) { return emit_index_load(e, table, emit_i64(e, i)); }
+
+static Val entry_offset(Emit *e, Val operand) {
+    Val v = LLVMBuildLoad2(e->b, e->i64, entries_at_c(e, operand, OPERAND_OFFSET), "");
+    LLVMSetAlignment(v, 4);
+    return v;
+}
+
 static Val times(Emit *e, Val x, Val y) { return LLVMBuildNSWMul(e->b, x, y, ""); }
 
 static Val quotient(Emit *e, Val x, Val y) { return LLVMBuildUDiv(e->b, x, y, ""); }
@@ -100,17 +115,18 @@ static Val emit_resolve(Unit *u) {
     Val w = LLVMGetParam(fn, 0), part = LLVMGetParam(fn, 1);
     Val frame = emit_ptr(e, w, W_FRAME), thread = word(e, w, W_THREAD);
     Val places = emit_ptr(e, emit_ptr(e, w, W_PROGRAM), PROGRAM_PLACES);
-    Val calls = emit_imul(e, word(e, part, PART_CALLS), CALL_WORDS);
-    Val walk[] = {words_at(e, words_at_c(e, part, PART_WORDS), calls), emit_ptr(e, w, W_OPERANDS)};
+    Val calls = emit_imul(e, entry(e, part, PART_CALLS), CALL_WORDS);
+    Val walk[] = {entries_at(e, entries_at_c(e, part, PART_WORDS), calls),
+                  emit_ptr(e, w, W_OPERANDS)};
     Loop l;
-    loop_begin(e, &l, emit_i64(e, 0), word(e, part, PART_OPERANDS), 1, walk, 2);
-    Val place = words_at(e, places, emit_imul(e, word(e, walk[0], OPERAND_PLACE), PLACE_WORDS));
-    Val offset = word(e, walk[0], OPERAND_OFFSET);
+    loop_begin(e, &l, emit_i64(e, 0), entry(e, part, PART_OPERANDS), 1, walk, 2);
+    Val place = words_at(e, places, emit_imul(e, entry(e, walk[0], OPERAND_PLACE), PLACE_WORDS));
+    Val offset = entry_offset(e, walk[0]);
     word_set(e, walk[1], ROW_BASE, operand_base(e, frame, thread, place, offset));
     word_set(e, walk[1], ROW_IMAGE, word(e, place, PLACE_IMAGE));
     word_set(e, walk[1], ROW_BLOCK, word(e, place, PLACE_BLOCK));
     word_set(e, walk[1], ROW_ROW, word(e, place, PLACE_ROW));
-    walk[0] = words_at_c(e, walk[0], OPERAND_WORDS);
+    walk[0] = entries_at_c(e, walk[0], OPERAND_WORDS);
     walk[1] = words_at_c(e, walk[1], OPERAND_ROW);
     loop_end(e, &l);
     emit_return(e);
@@ -141,17 +157,17 @@ static Val emit_run_calls(Unit *u) {
     for (unsigned i = 0; i < U_PARAMS; i++) unit[i] = LLVMGetParam(fn, 2 + i);
     Val w = LLVMGetParam(fn, 0), part = LLVMGetParam(fn, 1), ops = emit_ptr(e, w, W_OPS);
     Val kernels = emit_ptr(e, emit_ptr(e, w, W_PROGRAM), PROGRAM_KERNELS);
-    Val walk[] = {words_at_c(e, part, PART_WORDS), emit_ptr(e, w, W_OPERANDS)};
+    Val walk[] = {entries_at_c(e, part, PART_WORDS), emit_ptr(e, w, W_OPERANDS)};
     Loop l;
-    Val i = loop_begin(e, &l, emit_i64(e, 0), word(e, part, PART_CALLS), 1, walk, 2);
-    emit_operands(e, ops, word(e, walk[0], CALL_OPERANDS), &walk[1], unit);
+    Val i = loop_begin(e, &l, emit_i64(e, 0), entry(e, part, PART_CALLS), 1, walk, 2);
+    emit_operands(e, ops, entry(e, walk[0], CALL_OPERANDS), &walk[1], unit);
     Val kernel =
-        LLVMBuildLoad2(e->b, u->ptr, words_at(e, kernels, word(e, walk[0], CALL_KERNEL)), "");
-    Val own = word(e, walk[0], CALL_COLS), c1 = choose(e, own, own, unit[U_C1]);
+        LLVMBuildLoad2(e->b, u->ptr, words_at(e, kernels, entry(e, walk[0], CALL_KERNEL)), "");
+    Val own = entry(e, walk[0], CALL_COLS), c1 = choose(e, own, own, unit[U_C1]);
     LLVMBuildCall2(e->b, u->kernel_fn, kernel, (Val[]){ops, unit[U_R0], unit[U_R1], unit[U_C0], c1},
                    5, "");
-    emit_tick(u, w, emit_iadd(e, word(e, part, PART_FIRST), i));
-    walk[0] = words_at_c(e, walk[0], CALL_WORDS);
+    emit_tick(u, w, emit_iadd(e, entry(e, part, PART_FIRST), i));
+    walk[0] = entries_at_c(e, walk[0], CALL_WORDS);
     loop_end(e, &l);
     emit_return(e);
     return fn;
@@ -176,11 +192,11 @@ static StepEmit step_begin(Unit *u, const char *symbol, Val resolve, Val run_cal
 // Runs the calls of a unit, counted image by image, row block by row block, column block by column
 // block; the latter first of all where the step says so.
 static void emit_unit(Emit *e, const StepEmit *s, Val part, Val i) {
-    Val step = s->step, col_blocks = word(e, step, STEP_COL_BLOCKS);
-    Val first = word(e, step, STEP_COLUMNS_FIRST), each = times(e, s->images, s->blocks);
+    Val step = s->step, col_blocks = entry(e, step, STEP_COL_BLOCKS);
+    Val first = entry(e, step, STEP_COLUMNS_FIRST), each = times(e, s->images, s->blocks);
     Val col = choose(e, first, quotient(e, i, each), remainder_of(e, i, col_blocks));
     Val rest = choose(e, first, remainder_of(e, i, each), quotient(e, i, col_blocks));
-    Val row_block = word(e, step, STEP_ROW_BLOCK), col_block = word(e, step, STEP_COL_BLOCK);
+    Val row_block = entry(e, step, STEP_ROW_BLOCK), col_block = entry(e, step, STEP_COL_BLOCK);
     Val unit[2 + U_PARAMS] = {s->w, part}, *u = unit + 2;
     u[U_IMAGE] = quotient(e, rest, s->blocks);
     u[U_BLOCK] = remainder_of(e, rest, s->blocks);
@@ -196,15 +212,15 @@ static Val emit_loop(Unit *u, Val resolve, Val run_calls) {
     Emit *e = &u->emit;
     Val fn = NULL;
     StepEmit s = step_begin(u, "walk_loop", resolve, run_calls, &fn);
-    Val part = words_at_c(e, s.step, STEP_WORDS), one = emit_i64(e, 1);
+    Val part = entries_at_c(e, s.step, STEP_WORDS), one = emit_i64(e, 1);
     emit_call(e, resolve, (Val[]){s.w, part}, 2);
     emit_tick(u, s.w, emit_i64(e, -1));
-    Val batch = word(e, emit_ptr(e, s.w, W_FRAME), F_BATCH), rows = word(e, s.step, STEP_ROWS);
-    s.images = choose(e, word(e, s.step, STEP_IMAGES), batch, one);
-    s.rows = times(e, rows, choose(e, word(e, s.step, STEP_FLAT), batch, one));
-    s.blocks = blocks_of(e, s.rows, word(e, s.step, STEP_ROW_BLOCK));
-    s.cols = word(e, s.step, STEP_COLS);
-    Val units = times(e, times(e, s.images, s.blocks), word(e, s.step, STEP_COL_BLOCKS));
+    Val batch = word(e, emit_ptr(e, s.w, W_FRAME), F_BATCH), rows = entry(e, s.step, STEP_ROWS);
+    s.images = choose(e, entry(e, s.step, STEP_IMAGES), batch, one);
+    s.rows = times(e, rows, choose(e, entry(e, s.step, STEP_FLAT), batch, one));
+    s.blocks = blocks_of(e, s.rows, entry(e, s.step, STEP_ROW_BLOCK));
+    s.cols = entry(e, s.step, STEP_COLS);
+    Val units = times(e, times(e, s.images, s.blocks), entry(e, s.step, STEP_COL_BLOCKS));
     Loop l;
     Val i =
         loop_begin(e, &l, share_begin(e, s.w, units, 0), share_begin(e, s.w, units, 1), 1, NULL, 0);
@@ -216,10 +232,10 @@ static Val emit_loop(Unit *u, Val resolve, Val run_calls) {
 
 // The elements [begin, end) of a list that are in a part; before: elements of the parts before it.
 static void emit_part(Emit *e, const StepEmit *s, Val part, Val before, Val begin, Val end) {
-    Val zero = emit_i64(e, 0), elems = word(e, part, PART_ELEMS);
+    Val zero = emit_i64(e, 0), elems = entry(e, part, PART_ELEMS);
     Val from = emit_imax(e, emit_isub(e, begin, before), zero);
     Val to = emit_imin(e, emit_isub(e, end, before), elems);
-    Val block = word(e, s->step, STEP_COL_BLOCK);
+    Val block = entry(e, s->step, STEP_COL_BLOCK);
     If any;
     if_begin(e, &any, emit_less(e, from, to), NULL, 0);
     emit_call(e, s->resolve, (Val[]){s->w, part}, 2);
@@ -239,16 +255,16 @@ static Val emit_list(Unit *u, Val resolve, Val run_calls) {
     Val fn = NULL;
     StepEmit s = step_begin(u, "walk_list", resolve, run_calls, &fn);
     emit_tick(u, s.w, emit_i64(e, -1));
-    Val lines = emit_idiv(e, word(e, s.step, STEP_COLS), LIST_QUANTUM);
+    Val lines = emit_idiv(e, entry(e, s.step, STEP_COLS), LIST_QUANTUM);
     Val begin = emit_imul(e, share_begin(e, s.w, lines, 0), LIST_QUANTUM);
     Val end = emit_imul(e, share_begin(e, s.w, lines, 1), LIST_QUANTUM);
-    Val walk[] = {words_at_c(e, s.step, STEP_WORDS), emit_i64(e, 0)};
+    Val walk[] = {entries_at_c(e, s.step, STEP_WORDS), emit_i64(e, 0)};
     Loop l;
-    loop_begin(e, &l, emit_i64(e, 0), word(e, s.step, STEP_ROWS), 1, walk, 2);
+    loop_begin(e, &l, emit_i64(e, 0), entry(e, s.step, STEP_ROWS), 1, walk, 2);
     emit_part(e, &s, walk[0], walk[1], begin, end);
-    Val elems = blocks_of(e, word(e, walk[0], PART_ELEMS), emit_i64(e, LIST_QUANTUM));
+    Val elems = blocks_of(e, entry(e, walk[0], PART_ELEMS), emit_i64(e, LIST_QUANTUM));
     walk[1] = emit_iadd(e, walk[1], emit_imul(e, elems, LIST_QUANTUM));
-    walk[0] = words_at(e, walk[0], word(e, walk[0], PART_LENGTH));
+    walk[0] = entries_at(e, walk[0], entry(e, walk[0], PART_LENGTH));
     loop_end(e, &l);
     emit_return(e);
     return fn;
@@ -288,11 +304,11 @@ LLVMValueRef unit_walker(Unit *u) {
     Val step = emit_ptr(e, program, PROGRAM_STEPS), count = word(e, program, PROGRAM_COUNT);
     Loop l;
     Val at = loop_begin(e, &l, emit_i64(e, 0), count, 1, &step, 1);
-    Val is_list = is_set(e, word(e, step, STEP_LIST));
+    Val is_list = is_set(e, entry(e, step, STEP_LIST));
     call_if(e, is_list, list, w, step);
     call_if(e, LLVMBuildNot(e->b, is_list, ""), loop, w, step);
     emit_barrier(u, w, emit_less(e, emit_iadd(e, at, emit_i64(e, 1)), count));
-    step = words_at(e, step, word(e, step, STEP_LENGTH));
+    step = entries_at(e, step, entry(e, step, STEP_LENGTH));
     loop_end(e, &l);
     emit_return(e);
     return fn;

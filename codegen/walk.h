@@ -1,8 +1,8 @@
 // The tables that programs are written in and the walker reads (driver.c writes, walk.c emits the
-// reader): arrays of 64-bit words. Private to codegen/.
+// reader): arrays of 64-bit words, of the many steps 32-bit ones. Private to codegen/.
 //
 //   program: steps, places, kernels, how many steps
-//   step:    its words, parts; part:  its words, calls, operands
+//   step:    its words, parts; part:  its words, calls, operands (32-bit)
 //
 // A step has one part; a list step (OVER_LIST) several. An operand is the number of its place and
 // an offset of its own; operands that differ by that alone share a place:
@@ -57,7 +57,11 @@ enum {
     CALL_OPERANDS,
     CALL_WORDS
 }; // COLS: its end of columns; 0: the unit's
-enum { OPERAND_PLACE, OPERAND_OFFSET, OPERAND_WORDS };
+enum {
+    OPERAND_PLACE,
+    OPERAND_OFFSET,
+    OPERAND_WORDS = OPERAND_OFFSET + 2
+}; // 64-bit offset, low half first
 
 enum {
     PLACE_TABLE, // field of the frame; 0: the frame itself
