@@ -332,6 +332,14 @@ Val vec_lane(Emit *e, Val v, int lane) {
     return LLVMBuildExtractElement(e->b, v, LLVMConstInt(e->i32, (unsigned)lane, 0), "");
 }
 
+Val vec_low(Emit *e, Val v, int width) {
+    if (width == vec_width(v)) return v;
+    Val lanes[64];
+    for (int i = 0; i < width; i++) lanes[i] = LLVMConstInt(e->i32, (unsigned)i, 0);
+    return LLVMBuildShuffleVector(e->b, v, LLVMGetPoison(LLVMTypeOf(v)),
+                                  LLVMConstVector(lanes, (unsigned)width), "");
+}
+
 Val vec_sum(Emit *e, Val v) {
     int width = vec_width(v), lo[64], hi[64];
     for (int half = width / 2; half > 0; half /= 2) {

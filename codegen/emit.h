@@ -109,6 +109,7 @@ Val vec_widen(Emit *e, Val v, Piece p, int width); // elements past valid become
 Val vec_widen_with(Emit *e, Val v, Piece p, int width, double fill);
 Val vec_sum(Emit *e, Val v); // scalar; halves are added, fixed order
 Val vec_lane(Emit *e, Val v, int lane);
+Val vec_low(Emit *e, Val v, int width); // the first lanes
 int vec_width(Val v);
 
 Val emit_fadd(Emit *e, Val x, Val y);
@@ -127,11 +128,12 @@ Val emit_clamp_high(Emit *e, Val x, double hi); // x > hi ? hi : x; NaN stays
 // How a kernel writes its result: as it is, rounded to bf16, or quantised to u8 (op quantize).
 typedef struct {
     DType dt;
-    double step;
-    int64_t zero;
+    Val factor, zero; // of u8: every lane 1/step and zero
 } Narrow;
-Narrow narrow_of(const KernelSpec *spec);               // attributes dtype, step, zero
-DType operand_dtype(const KernelSpec *spec);            // attribute from
+DType operand_dtype(const KernelSpec *spec); // attribute from
+DType result_dtype(const KernelSpec *spec);  // attribute dtype
+// Loads the grid, the last of the operands `ops`, where there is one.
+Narrow narrow_of(Emit *e, const KernelSpec *spec, Val ops);
 Val emit_at_as(Emit *e, DType dt, Val base, Val index); // &base[index]
 Val vec_load_as(Emit *e, DType dt, Val at, Piece p);    // as f32
 void vec_store_as(Emit *e, const Narrow *n, Val v, Val at, Piece p);

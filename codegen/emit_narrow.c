@@ -6,12 +6,17 @@
 // i16 whose products two instructions sum (x86), or to four i32.
 #include "emit.h"
 
-Narrow narrow_of(const KernelSpec *spec) {
-    return (Narrow){dtype_of_word(spec_int(spec, A_dtype)), spec_f64(spec, A_step),
-                    spec_int(spec, A_zero)};
-}
-
 DType operand_dtype(const KernelSpec *spec) { return dtype_of_word(spec_int(spec, A_from)); }
+DType result_dtype(const KernelSpec *spec) { return dtype_of_word(spec_int(spec, A_dtype)); }
+
+Narrow narrow_of(Emit *e, const KernelSpec *spec, Val ops) {
+    Narrow n = {.dt = result_dtype(spec)};
+    if (n.dt != DT_U8) return n;
+    Val grid = emit_ptr(e, ops, spec_operands(spec) - 1);
+    n.factor = vec_broadcast(e, grid, e->lanes);
+    n.zero = vec_broadcast(e, emit_at_c(e, grid, 1), e->lanes);
+    return n;
+}
 
 static LLVMTypeRef int_type(Emit *e, int bytes) {
     return LLVMIntTypeInContext(e->ctx, (unsigned)bytes * 8);
@@ -74,7 +79,7 @@ static Val f32_to_bytes(Emit *e, Val v) {
 
 static Val quantized(Emit *e, const Narrow *n, Val v) {
     int width = vec_width(v);
-    v = emit_fma(e, v, vec_const(e, width, 1 / n->step), vec_const(e, width, (double)n->zero));
+    v = emit_fma(e, v, vec_low(e, n->factor, width), vec_low(e, n->zero, width));
     return f32_to_bytes(e, emit_clamp_high(e, emit_clamp_low(e, v, 0), 255));
 }
 

@@ -31,7 +31,7 @@ static void eltwise_columns(Emit *e, void *ctx, Val col, Piece p, Val *carry) {
 void emit_eltwise(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
     int64_t n = spec_int(spec, A_n);
-    Eltwise w = {.from = operand_dtype(spec), .to = narrow_of(spec)};
+    Eltwise w = {.from = operand_dtype(spec), .to = narrow_of(e, spec, k.ops)};
     w.x = emit_ptr(e, k.ops, 0);
     w.out = emit_ptr(e, k.ops, 1);
     epilogue_init(e, &w.epi, spec, k.ops, 2, n, false);

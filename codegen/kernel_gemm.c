@@ -22,7 +22,7 @@ typedef struct {
     const char *symbol;
     int64_t n, k, nr, mr, ku; // k in groups of 4 bytes
     DType from;               // of a and b
-    Narrow to;                // of the result
+    DType to;                 // of the result
     bool rows_outer;
     Val micro[2][64]; // [partial panel][rows]
     Val tail[2];      // [partial panel]: epilogue of a stack tile
@@ -104,16 +104,18 @@ static void tile_sums_to(Emit *e, Tile *t, int64_t ku) {
 
 static void prefetch_result(Emit *e, const Tile *t, Val out, Val row, Val col) {
     const Gemm *g = t->g;
-    Val at = emit_at_as(e, g->to.dt, out, emit_iadd(e, emit_imul(e, row, g->n), col));
+    Val at = emit_at_as(e, g->to, out, emit_iadd(e, emit_imul(e, row, g->n), col));
     int64_t width = t->pieces[t->npieces - 1].off + t->pieces[t->npieces - 1].valid;
     for (int r = 0; r < t->rows; r++)
-        for (int64_t f = 0; f < width; f += 64 / dtype_bytes(g->to.dt))
-            emit_prefetch(e, emit_at_as(e, g->to.dt, at, emit_i64(e, r * g->n + f)), true, 3);
+        for (int64_t f = 0; f < width; f += 64 / dtype_bytes(g->to))
+            emit_prefetch(e, emit_at_as(e, g->to, at, emit_i64(e, r * g->n + f)), true, 3);
 }
 
 // The epilogue on registers, then the store.
-static void tile_finish(Emit *e, Tile *t, const EpilogueCode *epi, Val out, Val row, Val col) {
+static void tile_finish(Emit *e, Tile *t, const EpilogueCode *epi, Val ops, Val row, Val col) {
     const Gemm *g = t->g;
+    Val out = emit_ptr(e, ops, 2);
+    Narrow to = narrow_of(e, g->spec, ops);
     for (int p = 0; p < t->npieces; p++) {
         Val c = emit_iadd(e, col, emit_i64(e, t->pieces[p].off));
         EpilogueColumn ec;
@@ -121,8 +123,8 @@ static void tile_finish(Emit *e, Tile *t, const EpilogueCode *epi, Val out, Val 
         for (int r = 0; r < t->rows; r++) {
             Val rr = emit_iadd(e, row, emit_i64(e, r));
             Val v = epilogue_apply(e, epi, &ec, t->sums[p * t->rows + r], rr);
-            Val at = emit_at_as(e, g->to.dt, out, emit_iadd(e, emit_imul(e, rr, g->n), c));
-            vec_store_as(e, &g->to, v, at, t->pieces[p]);
+            Val at = emit_at_as(e, g->to, out, emit_iadd(e, emit_imul(e, rr, g->n), c));
+            vec_store_as(e, &to, v, at, t->pieces[p]);
         }
         epilogue_column_end(e, epi, &ec);
     }
@@ -152,7 +154,7 @@ static Val emit_micro(Gemm *g, bool partial) {
         for (int r = 0; r < rows; r++) t.sums[p * rows + r] = start;
     }
     tile_sums(e, &t);
-    tile_finish(e, &t, &epi, out, row, col);
+    tile_finish(e, &t, &epi, ops, row, col);
     emit_return(e);
     return fn;
 }
@@ -200,14 +202,13 @@ static Val emit_tile_tail(Gemm *g, bool partial) {
     t.npieces = emit_pieces(e, partial ? g->n % g->nr : g->nr, t.pieces);
     EpilogueCode epi;
     epilogue_init(e, &epi, g->spec, ops, 3, g->n, g->from != DT_U8);
-    Val out = emit_ptr(e, ops, 2);
     Loop l;
     Val r = loop_begin(e, &l, emit_i64(e, 0), LLVMGetParam(fn, 4), 1, NULL, 0);
     for (int p = 0; p < t.npieces; p++)
         t.sums[p] = vec_load(
             e, emit_at(e, tile, emit_iadd(e, emit_imul(e, r, g->nr), emit_i64(e, t.pieces[p].off))),
             (Piece){0, t.pieces[p].width, t.pieces[p].width, 0});
-    tile_finish(e, &t, &epi, out, emit_iadd(e, row, r), LLVMGetParam(fn, 3));
+    tile_finish(e, &t, &epi, ops, emit_iadd(e, row, r), LLVMGetParam(fn, 3));
     loop_end(e, &l);
     emit_return(e);
     return fn;
@@ -332,7 +333,7 @@ void emit_gemm(Emit *e, const KernelSpec *spec, const char *symbol) {
     Gemm g = {.e = e, .spec = spec, .symbol = symbol};
     g.n = spec_int(spec, A_n);
     g.from = operand_dtype(spec);
-    g.to = narrow_of(spec);
+    g.to = result_dtype(spec);
     g.k = spec_int(spec, A_k) * dtype_bytes(g.from) / 4;
     g.nr = spec_int(spec, A_nr);
     g.mr = spec_int(spec, A_mr);

@@ -174,7 +174,7 @@ void emit_norm(Emit *e, const KernelSpec *spec, const char *symbol) {
     NormRows rows = {.n = spec_int(spec, A_n), .eps = spec_f64(spec, A_eps), .user = &p};
     rows.source = plain_source;
     rows.result = plain_result;
-    rows.to = narrow_of(spec);
+    rows.to = narrow_of(e, spec, k.ops);
     rows.count = (double)(rows.n - (spec_int(spec, A_unbiased) != 0));
     if (spec_int(spec, A_affine)) {
         rows.gamma = emit_ptr(e, k.ops, 2);
@@ -251,7 +251,8 @@ static void gather_copy(Emit *e, const Gather *g, Val r0, Val r1) {
 
 void emit_gather(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
-    Gather g = {spec_window(spec), narrow_of(spec), emit_ptr(e, k.ops, 0), emit_ptr(e, k.ops, 1)};
+    Gather g = {spec_window(spec), narrow_of(e, spec, k.ops), emit_ptr(e, k.ops, 0),
+                emit_ptr(e, k.ops, 1)};
     if (spec_int(spec, A_normalized)) {
         if (g.win.ph || g.win.pw) ice((Loc){0}, "a normalising gather with padding");
         NormRows rows = {

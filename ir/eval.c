@@ -145,12 +145,12 @@ const char *eval_cast(const EvalCall *c) {
     return NULL;
 }
 
-// q = min(max(round(x/step + zero), 0), 255); NaN gives 0
+// q = min(max(round(x grid_0 + grid_1), 0), 255); NaN gives 0
 const char *eval_quantize(const EvalCall *c) {
-    double step = node_f64(c->n, A_step), zero = (double)node_int(c->n, A_zero);
+    const double *grid = f64_data(&c->x[1]);
     int64_t n = tensor_elems(&c->y[0]);
     for (int64_t i = 0; i < n; i++) {
-        double q = rint(f64_data(&c->x[0])[i] / step + zero);
+        double q = rint(f64_data(&c->x[0])[i] * grid[0] + grid[1]);
         f64_data(&c->y[0])[i] = q > 255 ? 255 : q > 0 ? q : 0;
     }
     return NULL;

@@ -240,11 +240,8 @@ const char *infer_cast(const Infer *in, Type *out) {
 }
 
 const char *infer_quantize(const Infer *in, Type *out) {
-    const Attr *step = infer_attr(in, A_step), *zero = infer_attr(in, A_zero);
-    if (!step || !(step->f > 0) || !isfinite(step->f))
-        FAIL(in, "step must be positive and finite, got %g", step ? step->f : 0);
-    if (zero && (zero->i < 0 || zero->i > 255))
-        FAIL(in, "zero must lie within 0..255, got %lld", ll(zero->i));
+    TRY(want_weight(in, "grid", in->t[1], 1));
+    if (in->t[1].d[0].c != 2) FAIL(in, "grid must have 2 elements, has %lld", ll(in->t[1].d[0].c));
     *out = in->t[0];
     out->dt = DT_U8;
     return NULL;

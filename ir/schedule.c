@@ -61,7 +61,7 @@ int spec_operands(const KernelSpec *s) {
     const int64_t *words;
     int count = spec_epilogue(s, &words);
     for (int i = 0; i < count; i++) n += epilogue_operands(words[i]);
-    return n;
+    return n + (dtype_of_word(spec_int(s, A_dtype)) == DT_U8);
 }
 
 const char *spec_print(Arena *a, const KernelSpec *s) {

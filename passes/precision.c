@@ -1,7 +1,7 @@
 // Linears in bf16 or int8, layer by layer, as the plan says. With x what the linear multiplies:
 //
 //   bf16   linear(cast x, cast W, b)
-//   int8   x ~ step (q - zero), q = quantize(x); W ~ diag(s) Q, (Q, s) = quantize_rows(W):
+//   int8   x ~ step (q - zero), q = quantize(x, [1/step, zero]); W ~ diag(s) Q, (Q, s) = quantize_rows(W):
 //          x W^T + b ~ linear(q, Q) * (step s) + (b - step zero sum_k W~)
 //
 // W is what stands there after fusion, so the folded scales are rounded with it, once, in prepare.
@@ -87,12 +87,15 @@ static Grid grid_of(const Rewrite *r, const Node *n) {
     return (Grid){step, (int64_t)rint(-low / step)};
 }
 
-// x as the linear of n takes it.
-static Value convert(const Rewrite *r, Graph *g, const Node *n, Precision p, Value x) {
+// x of dst, or of group b, as the linear of n takes it.
+static Value convert(const Rewrite *r, Group *b, const Node *n, Precision p, Value x) {
+    Graph *g = b ? b->body : r->dst;
     if (p == PRECISION_BF16) return to_dtype(g, n, x, DT_BF16);
     Grid grid = grid_of(r, n);
-    Attr a[] = {attr_f64(A_step, grid.step), attr_int(A_zero, grid.zero)};
-    return graph_op(g, OP_QUANTIZE, n->loc, n->label, &x, 1, a, 2);
+    double data[] = {1 / grid.step, (double)grid.zero};
+    Value v = graph_constant(r->dst, type_make(DT_F32, 1, (Dim[]){dim_c(2)}), data, 2, n->loc);
+    if (b) v = group_operand(b, v);
+    return graph_op(g, OP_QUANTIZE, n->loc, n->label, (Value[]){x, v}, 2, NULL, 0);
 }
 
 // The weight and the vectors of a linear, made in dst.
@@ -146,10 +149,10 @@ static const Node *store_reader(const Rewrite *r, const Node *n, const GroupForm
     return s.f.nprologue == 0 || (linear && *scaled) ? u : NULL;
 }
 
-static Value store(const Rewrite *r, Graph *body, const Node *u, bool scaled, Value v) {
+static Value store(const Rewrite *r, Group *b, const Node *u, bool scaled, Value v) {
     Site s;
     site_of(r->src, u, &s);
-    return scaled ? to_dtype(body, u, v, DT_BF16) : convert(r, body, u, precision_at(r, &s), v);
+    return scaled ? to_dtype(b->body, u, v, DT_BF16) : convert(r, b, u, precision_at(r, &s), v);
 }
 
 // ---- groups ------------------------------------------------------------------------------------
@@ -163,7 +166,7 @@ static Value group_product(Rewrite *r, Group *b, const Node *n, const Site *s, P
         for (int i = 0; i < n->body->inputs.n; i++)
             if (n->body->inputs.v[i] == s->linear->args[k]) outer[k] = mapped(r, n, i);
     Value x = map[s->linear->args[0]];
-    if (graph_type(b->body, x).dt == DT_F32) x = convert(r, b->body, n, p, x);
+    if (graph_type(b->body, x).dt == DT_F32) x = convert(r, b, n, p, x);
     Operands3 o = narrow_weights(r, n, p, outer[1], outer[2]);
     o.w = group_operand(b, o.w);
     o.scale = operand_or_none(b, o.scale);
@@ -201,7 +204,7 @@ static void rebuild_group(Rewrite *r, const Node *n, const Site *s, Precision p,
             graph_copy_node(b.body, body, i, map);
         }
     }
-    Value stored = u ? store(r, b.body, u, scaled, map[s->f.result]) : map[s->f.result];
+    Value stored = u ? store(r, &b, u, scaled, map[s->f.result]) : map[s->f.result];
     for (int i = 0; i < body->outputs.n; i++) {
         Value v = body->outputs.v[i].value;
         vec_push(r->p->arena, &b.results, v == s->f.result ? stored : map[v]);
@@ -216,13 +219,13 @@ static void rebuild_linear(Rewrite *r, const Node *n, Precision p) {
     Operands3 o = narrow_weights(r, n, p, mapped(r, n, 1), mapped_bias(r, n));
     Value x = mapped(r, n, 0);
     if (!r->p->fuse_steps) {
-        r->map[n->first] = product(r->dst, n, p, convert(r, r->dst, n, p, x), o);
+        r->map[n->first] = product(r->dst, n, p, convert(r, NULL, n, p, x), o);
         return;
     }
     Group b;
     group_begin(&b, r->dst, n);
     Value in = group_operand(&b, x);
-    if (graph_type(b.body, in).dt == DT_F32) in = convert(r, b.body, n, p, in);
+    if (graph_type(b.body, in).dt == DT_F32) in = convert(r, &b, n, p, in);
     o.w = group_operand(&b, o.w);
     o.scale = operand_or_none(&b, o.scale);
     o.bias = operand_or_none(&b, o.bias);

@@ -59,13 +59,16 @@ typedef struct {
     int n;
     int64_t epilogue[MAX_GROUP];
     int nepilogue;
+    bool quantizes;
+    int grid; // of a spec that does: buffer of the call's last operand
 } SpecAttrs;
 void spec_set(SpecAttrs *s, AttrId id, int64_t i);
 void spec_set_f64(SpecAttrs *s, AttrId id, double f);
 void spec_set_pair(Sched *sc, SpecAttrs *s, AttrId id, int64_t x, int64_t y);
 void spec_word(SpecAttrs *s, Epilogue word);
-void spec_from(SpecAttrs *s, DType dt);       // of the operands
-void spec_to(SpecAttrs *s, const Node *cast); // of the result: that of a cast or quantize
+void spec_from(SpecAttrs *s, DType dt); // of the operands
+// Of the result: that of a cast or quantize, an op of group n or n itself.
+void spec_to(Sched *sc, SpecAttrs *s, const Node *n, const Node *cast);
 void spec_set_shape(Sched *sc, SpecAttrs *s, const Dim *shape, const int64_t *perm, int rank);
 void spec_set_value(Sched *sc, SpecAttrs *s, double x);
 

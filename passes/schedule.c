@@ -186,11 +186,11 @@ void spec_from(SpecAttrs *s, DType dt) {
     if (dt != DT_F32) spec_set(s, A_from, dtype_word(dt));
 }
 
-void spec_to(SpecAttrs *s, const Node *cast) {
+void spec_to(Sched *sc, SpecAttrs *s, const Node *n, const Node *cast) {
     if (cast->op == OP_QUANTIZE) {
         spec_set(s, A_dtype, dtype_word(DT_U8));
-        spec_set_f64(s, A_step, node_f64(cast, A_step));
-        spec_set(s, A_zero, node_int(cast, A_zero));
+        s->quantizes = true;
+        s->grid = buffer_of(sc, n == cast ? n->args[1] : body_operand(n, cast->args[1]));
     } else if (node_int(cast, A_dtype)) {
         spec_set(s, A_dtype, node_int(cast, A_dtype));
     }
@@ -227,10 +227,14 @@ void call_new(Sched *sc, Step *st, KernelKind kind, SpecAttrs *attrs, const Oper
         spec_put(attrs, attr_ints(sc->a, A_epilogue, attrs->epilogue, attrs->nepilogue));
     Attr *v = NEWN(sc->a, Attr, attrs->n);
     if (attrs->n) memcpy(v, attrs->v, sizeof *v * (size_t)attrs->n);
-    Operand *o = NEWN(sc->a, Operand, ops->n);
+    Operand *o = NEWN(sc->a, Operand, ops->n + 1);
     memcpy(o, ops->v, sizeof *o * (size_t)ops->n);
-    Call c = {
-        .spec = {kind, v, attrs->n}, .ops = o, .nops = ops->n, .label = like->label, .macs = macs};
+    if (attrs->quantizes) o[ops->n] = (Operand){.buffer = attrs->grid};
+    Call c = {.spec = {kind, v, attrs->n},
+              .ops = o,
+              .nops = ops->n + attrs->quantizes,
+              .label = like->label,
+              .macs = macs};
     vec_push(sc->a, &st->calls, c);
 }
 

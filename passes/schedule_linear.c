@@ -148,7 +148,7 @@ static void norm_call(Sched *sc, Step *st, const Node *n, const GroupForm *f, in
     SpecAttrs s = {0};
     o.v[o.n++] = rows[0];
     o.v[o.n++] = rows[1];
-    if (f->store >= 0) spec_to(&s, body_node(n, f->store));
+    if (f->store >= 0) spec_to(sc, &s, n, body_node(n, f->store));
     spec_set(&s, A_n, channels);
     spec_set_f64(&s, A_eps, node_f64(op, A_eps));
     if (op->op == OP_LAYERNORM) {
@@ -335,7 +335,7 @@ static void prologue_call(Sched *sc, Step *st, const Lin *l, Operand out) {
     operand_value(sc, &o, l->x);
     o.v[o.n++] = out;
     spec_from(&s, graph_type(sc->g, l->x).dt);
-    if (l->f.narrow >= 0) spec_to(&s, body_node(l->n, l->f.narrow));
+    if (l->f.narrow >= 0) spec_to(sc, &s, l->n, body_node(l->n, l->f.narrow));
     if (!first || first->op == OP_SCALE) {
         spec_set(&s, A_n, l->k);
         if (first) {
@@ -374,7 +374,7 @@ static Follow gemm_call(Sched *sc, Step *st, const Lin *l, Operand a) {
     spec_set(&s, A_ku, l->tile.ku);
     if (l->tile.order) spec_set(&s, A_order, 1);
     spec_from(&s, l->from);
-    if (l->f.store >= 0) spec_to(&s, body_node(l->n, l->f.store));
+    if (l->f.store >= 0) spec_to(sc, &s, l->n, body_node(l->n, l->f.store));
     if (l->anchor->nargs > 2) {
         spec_word(&s, EPI_BIAS);
         operand_value(sc, &o, body_operand(l->n, l->anchor->args[2]));

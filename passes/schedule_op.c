@@ -253,7 +253,7 @@ static void op_cast(Sched *sc, const Node *n) {
     operand_value(sc, &o, n->first);
     spec_set(&s, A_n, rows_of(t).n);
     spec_from(&s, graph_type(sc->g, n->args[0]).dt);
-    spec_to(&s, n);
+    spec_to(sc, &s, n, n);
     call_new(sc, rows_step(sc, n, t, false), K_ELTWISE, &s, &o, n, 0);
 }
 

@@ -58,11 +58,13 @@ static char *whole(DType dt, int64_t n, int low, int high) {
     return p;
 }
 
-static void set_to(Spec *s, DType dt, double step, int64_t zero) {
+static void set_to(Spec *s, DType dt) {
     if (dt != DT_F32) set_int(s, A_dtype, dtype_word(dt));
-    if (dt != DT_U8) return;
-    set_f64(s, A_step, step);
-    set_int(s, A_zero, zero);
+}
+
+// The last operand of what writes u8.
+static float *grid(double step, double zero) {
+    return floats_of((float[]){(float)(1 / step), (float)zero}, 2);
 }
 
 static double rounded(DType dt, double v, double step, int64_t zero) {
@@ -97,14 +99,14 @@ static void gemm_check(const Target *t, const Case *g) {
     set_int(&s, A_ku, g->ku);
     set_int(&s, A_order, g->order);
     set_int(&s, A_from, dtype_word(g->from));
-    set_to(&s, g->to, 64, 100);
+    set_to(&s, g->to);
     set_ints(&s, A_epilogue, (int64_t[]){EPI_SCALE, EPI_BIAS}, 2);
     bool bytes = g->from == DT_U8;
     char *a = whole(g->from, g->m * g->k, bytes ? 0 : -8, bytes ? 255 : 8);
     char *w = whole(wdt, g->n * g->k, bytes ? -127 : -8, bytes ? 127 : 8);
     float *scale = integers(g->n, 1), *bias = integers(g->n, 64);
     char *out = bytes_new(g->m * g->n * dtype_bytes(g->to));
-    void *ops[] = {a, packed(wdt, w, g->n, g->k, g->nr), out, scale, bias};
+    void *ops[] = {a, packed(wdt, w, g->n, g->k, g->nr), out, scale, bias, grid(64, 100)};
     compile(t, &s)(ops, g->r0, g->r1, g->c0, g->c1);
     const char *what = arena_printf(arena, "%s m=%d rows %d..%d", spec_text(t, &s), (int)g->m,
                                     (int)g->r0, (int)g->r1);
@@ -203,13 +205,13 @@ static void eltwise_check(const Target *t, DType from, DType to, int64_t n) {
     Spec s = spec_new(K_ELTWISE);
     set_int(&s, A_n, n);
     if (from != DT_F32) set_int(&s, A_from, dtype_word(from));
-    set_to(&s, to, 0.5, 100);
+    set_to(&s, to);
     set_ints(&s, A_epilogue, (int64_t[]){EPI_SCALE}, 1);
     char *x = from == DT_F32 ? (char *)reals(ROWS * n, 100) : whole(from, ROWS * n, -100, 100);
     float *scale = floats_new(n);
     for (int64_t i = 0; i < n; i++) scale[i] = i % 3 ? 0.25f : 1.5f;
     char *out = bytes_new(ROWS * n * dtype_bytes(to));
-    compile(t, &s)((void *[]){x, out, scale}, 0, ROWS, 0, n);
+    compile(t, &s)((void *[]){x, out, scale, grid(0.5, 100)}, 0, ROWS, 0, n);
     for (int64_t i = 0; i < ROWS * n; i++) {
         double v = element(from, x, i) * scale[i % n];
         double want = rounded(to, (float)v, 0.5, 100), got = element(to, out, i);
@@ -241,7 +243,7 @@ static void test_rounding(void **unused) {
     for (int i = 0; i < ntargets; i++) {
         Spec s = spec_new(K_ELTWISE);
         set_int(&s, A_n, N);
-        set_to(&s, DT_BF16, 0, 0);
+        set_to(&s, DT_BF16);
         char *out = bytes_new(N * 2);
         compile(targets[i], &s)((void *[]){floats_of(x, N), out}, 0, 1, 0, N);
         for (int k = 0; k < N; k++) {
@@ -257,12 +259,12 @@ static void test_rounding(void **unused) {
 static void narrow_like_f32(const Target *t, Spec s, int64_t rows, int64_t n, void *x, DType to) {
     Spec narrow = s;
     spec_sort(&narrow);
-    set_to(&narrow, to, 0.0625, 90);
+    set_to(&narrow, to);
     spec_sort(&s);
     float *f = floats_new(rows * n);
     char *out = bytes_new(rows * n * dtype_bytes(to));
     compile(t, &s)((void *[]){x, f}, 0, rows, 0, n);
-    compile(t, &narrow)((void *[]){x, out}, 0, rows, 0, n);
+    compile(t, &narrow)((void *[]){x, out, grid(0.0625, 90)}, 0, rows, 0, n);
     for (int64_t i = 0; i < rows * n; i++) {
         double want = rounded(to, f[i], 0.0625, 90), got = element(to, out, i);
         if (got != want) fail_msg("%s: %g gives %g", spec_text(t, &narrow), f[i], got);

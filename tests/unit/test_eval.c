@@ -178,8 +178,8 @@ static void test_by_hand(void **state) {
     EXPECT(y, 256, 260, -258, 3.5);
     y = run1(a, OP_CAST, "1", "", (const double *[]){DATA(257)});
     EXPECT(y, 257);
-    y = run1(a, OP_QUANTIZE, "6", "step=0.5 zero=10",
-             (const double *[]){DATA(0, 0.25, 0.75, -0.3, -9, 400)});
+    y = run1(a, OP_QUANTIZE, "6; 2", "",
+             (const double *[]){DATA(0, 0.25, 0.75, -0.3, -9, 400), DATA(2, 10)});
     EXPECT(y, 10, 10, 12, 9, 0, 255); // ties go to even
     y = run1(a, OP_QUANTIZE_ROWS, "2,3", "", (const double *[]){DATA(127, -254, 3, 0, 0, 0)});
     EXPECT(y, 64, -127, 2, 0, 0, 0);
