@@ -32,7 +32,9 @@ struct CodegenModel {
     int nlayers;
     int64_t param_bytes, weight_bytes;
     const void *embedded; // prepared weights to embed (weight_bytes), or NULL
-    const void *raw;      // or raw parameters (param_bytes), which several versions share
+    const void *raw;      // or raw parameters (raw_bytes), which several versions share
+    int64_t raw_bytes;
+    const char *raw_dtype; // of their elements: "F32", "F16" or "BF16"; NULL: no raw ones
     // Training.
     const CodegenModel *train, *pretrain; // models of their own, or NULL
     const CnxrtFcmae *fcmae;

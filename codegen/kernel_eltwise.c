@@ -51,22 +51,22 @@ void emit_eltwise(Emit *e, const KernelSpec *spec, const char *symbol) {
 // ---- copy, tile, fill --------------------------------------------------------------------------
 typedef struct {
     Val src, dst; // rows; src NULL: fill
-    double value;
+    Val value;    // with this f32
 } RowCopy;
 
 static void copy_columns(Emit *e, void *ctx, Val col, Piece p, Val *carry) {
     (void)carry;
     const RowCopy *c = ctx;
-    Val v = c->src ? vec_load(e, emit_at(e, c->src, col), p) : vec_const(e, p.width, c->value);
+    Val v = c->src ? vec_load(e, emit_at(e, c->src, col), p) : vec_splat(e, p.width, c->value);
     vec_store(e, v, emit_at(e, c->dst, col), p);
 }
 
 // Rows [r0,r1) of out from x, whose rows are `stride` apart (0: one row for all).
 static void emit_rows(Emit *e, const KernelArgs *k, Val x, Val out, int64_t n, int64_t stride,
-                      double value) {
+                      Val value) {
     Loop l;
     Val row = loop_begin(e, &l, k->r0, k->r1, 1, NULL, 0);
-    RowCopy c = {NULL, emit_at(e, out, emit_imul(e, row, n)), value};
+    RowCopy c = {.dst = emit_at(e, out, emit_imul(e, row, n)), .value = value};
     if (x) c.src = stride ? emit_at(e, x, emit_imul(e, row, stride)) : x;
     emit_columns(e, n, k->c0, k->c1, 4, copy_columns, &c, NULL, 0);
     loop_end(e, &l);
@@ -76,21 +76,38 @@ static void emit_rows(Emit *e, const KernelArgs *k, Val x, Val out, int64_t n, i
 void emit_copy(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
     int64_t n = spec_int(spec, A_n);
-    emit_rows(e, &k, emit_ptr(e, k.ops, 0), emit_ptr(e, k.ops, 1), n, n, 0);
+    emit_rows(e, &k, emit_ptr(e, k.ops, 0), emit_ptr(e, k.ops, 1), n, n, NULL);
 }
 
 void emit_tile(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
-    emit_rows(e, &k, emit_ptr(e, k.ops, 0), emit_ptr(e, k.ops, 1), spec_int(spec, A_n), 0, 0);
+    emit_rows(e, &k, emit_ptr(e, k.ops, 0), emit_ptr(e, k.ops, 1), spec_int(spec, A_n), 0, NULL);
+}
+
+// void rows(out, r0, r1, c0, c1, value): what all fills of rows of n share.
+static Val fill_rows(Emit *e, int64_t n) {
+    const char *name = arena_printf(e->arena, "fill.rows%lld", (long long)n);
+    Val fn = LLVMGetNamedFunction(e->mod, name);
+    if (fn) return fn;
+    fn = emit_internal(e, name, (LLVMTypeRef[]){e->ptr, e->i64, e->i64, e->i64, e->i64, e->f32}, 6);
+    KernelArgs k = {.r0 = LLVMGetParam(fn, 1),
+                    .r1 = LLVMGetParam(fn, 2),
+                    .c0 = LLVMGetParam(fn, 3),
+                    .c1 = LLVMGetParam(fn, 4)};
+    emit_rows(e, &k, NULL, LLVMGetParam(fn, 0), n, 0, LLVMGetParam(fn, 5));
+    return fn;
 }
 
 void emit_fill(Emit *e, const KernelSpec *spec, const char *symbol) {
+    Val rows = fill_rows(e, spec_int(spec, A_n));
     KernelArgs k = kernel_begin(e, symbol);
     double value = 0;
     for (int i = 0; i < spec->nattrs; i++)
         if (spec->attrs[i].id == A_value && spec->attrs[i].data.n > 0)
             value = spec->attrs[i].data.v[0];
-    emit_rows(e, &k, NULL, emit_ptr(e, k.ops, 0), spec_int(spec, A_n), 0, value);
+    Val out = emit_ptr(e, k.ops, 0), v = LLVMConstReal(e->f32, value);
+    emit_call(e, rows, (Val[]){out, k.r0, k.r1, k.c0, k.c1, v}, 6);
+    emit_return(e);
 }
 
 // ---- matvec ------------------------------------------------------------------------------------

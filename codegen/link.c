@@ -41,7 +41,7 @@ static const char *assembler_quoted(Arena *a, const char *s) {
 static bool weights_object(Link *l) {
     const CodegenModel *m = l->f->model;
     const void *data = m->embedded ? m->embedded : m->raw;
-    int64_t n = m->embedded ? m->weight_bytes : m->param_bytes;
+    int64_t n = m->embedded ? m->weight_bytes : m->raw_bytes;
     const char *name = l->f->name;
     bool large = n >= (int64_t)1 << 30;
     if (large && n >= (int64_t)1 << 31 && strncmp(l->f->target->triple, "x86_64", 6) != 0) {

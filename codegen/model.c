@@ -238,18 +238,19 @@ static LLVMValueRef emit_programs(Unit *u, const CodegenModel *m) {
 static LLVMValueRef model_constant(Unit *u, const CodegenModel *m, const LLVMValueRef *training,
                                    LLVMValueRef peak, const char *symbol) {
     LLVMValueRef programs = emit_programs(u, m);
-    LLVMValueRef init = STRUCT(
-        u, unit_i32(u, CNXRT_ABI), unit_string(u, m->name), unit_string(u, u->target->name),
-        unit_string(u, m->precision), unit_string(u, required_features(u->arena, u->target)),
-        unit_i32(u, m->channels), unit_i32(u, m->height), unit_i32(u, m->width),
-        unit_i32(u, m->classes), floats(u, m->mean, m->channels, "mean"),
-        floats(u, m->std, m->channels, "std"), real(u, m->crop_pct), unit_i32(u, m->warp),
-        unit_string(u, m->interpolation), unit_string(u, m->class_names),
-        unit_i32(u, m->nschedules), unit_i32(u, m->nparams), unit_i32(u, m->nlayers), programs,
-        emit_params(u, m), emit_layers(u, m), unit_i64(u, m->param_bytes),
-        unit_i64(u, m->weight_bytes), emit_blob(u, m->embedded), emit_blob(u, m->raw), peak,
-        training[0], training[1], emit_fcmae(u, m->fcmae), unit_i32(u, m->loss),
-        unit_i32(u, m->nrecipes), unit_i32(u, m->ndrops), emit_recipes(u, m), emit_drops(u, m));
+    LLVMValueRef init =
+        STRUCT(u, unit_i32(u, CNXRT_ABI), unit_string(u, m->name), unit_string(u, u->target->name),
+               unit_string(u, m->precision), unit_string(u, required_features(u->arena, u->target)),
+               unit_i32(u, m->channels), unit_i32(u, m->height), unit_i32(u, m->width),
+               unit_i32(u, m->classes), floats(u, m->mean, m->channels, "mean"),
+               floats(u, m->std, m->channels, "std"), real(u, m->crop_pct), unit_i32(u, m->warp),
+               unit_string(u, m->interpolation), unit_string(u, m->class_names),
+               unit_i32(u, m->nschedules), unit_i32(u, m->nparams), unit_i32(u, m->nlayers),
+               programs, emit_params(u, m), emit_layers(u, m), unit_i64(u, m->param_bytes),
+               unit_i64(u, m->weight_bytes), emit_blob(u, m->embedded), emit_blob(u, m->raw),
+               unit_string(u, m->raw_dtype), peak, training[0], training[1],
+               emit_fcmae(u, m->fcmae), unit_i32(u, m->loss), unit_i32(u, m->nrecipes),
+               unit_i32(u, m->ndrops), emit_recipes(u, m), emit_drops(u, m));
     LLVMValueRef g = LLVMAddGlobal(u->mod, LLVMTypeOf(init), symbol);
     LLVMSetInitializer(g, init);
     LLVMSetGlobalConstant(g, 1);

@@ -74,10 +74,12 @@ const Target *cmd_target(const Options *o);
 // --target as a list of *n rows of one architecture, in the order of the table; of one row where
 // `single`. NULL after printing the error.
 const Target **cmd_target_list(const Options *o, bool single, int *n);
-// Pipeline flags. False after printing the error.
-bool cmd_pipeline_options(const Options *o, PipelineOptions *out);
+// Pipeline flags. Returns -1 to go on, else the exit status after printing the error.
+int cmd_pipeline_options(const Options *o, PipelineOptions *out);
 // Writes text to -o FILE or standard output. False after printing the error.
 bool cmd_write(const Options *o, const char *text, size_t n);
+// The element type f32, f16 or bf16 as tensor files call it; NULL after printing the error.
+const char *cmd_dtype(const Options *o, const char *option);
 // A whole file or, for "-", standard input. NULL after errors on d.
 char *cmd_read(Arena *a, Diag *d, const char *path, size_t *n);
 // "1,234,567"

@@ -18,6 +18,9 @@ static const Option options[] = {
      "prepare this checkpoint now and embed it: the artifact then\n"
      "needs no --weights (safetensors, .pt or .pth; official, timm,\n"
      "Hugging Face or mmpretrain names)"},
+    {"weights-dtype", 0, "TYPE",
+     "f32 (default), or f16 or bf16: embed parameters at half the size,\n"
+     "prepared when the artifact opens them"},
     {"calibrate", 0, "PICTURES",
      "int8: a data set whose pictures show the ranges of the inputs of\n"
      "layers; prints how the result compares with fp32"},
@@ -119,23 +122,26 @@ static bool freestanding_check(const Options *o, EmitKind kind, int ntargets) {
     const char *why = kind != EMIT_OBJ             ? "makes objects: give --emit=obj"
                       : !options_has(o, "weights") ? "needs --weights: its objects read no files"
                       : ntargets > 1 ? "takes one target: its objects do not look at the CPU"
-                                     : NULL;
+                      : options_has(o, "weights-dtype")
+                          ? "takes prepared weights: leave out --weights-dtype"
+                          : NULL;
     if (!options_has(o, "freestanding") || !why) return true;
     fprintf(stderr, "cnxc build: error: --freestanding %s\n", why);
     return false;
 }
 
-// Whether what goes with --calibrate stands beside it, when that is given.
-static bool calibrate_check(const Options *o) {
-    static const char *const with[] = {"save-ranges", "calibrate-pictures"};
-    const char *what = NULL, *needs = "calibrate";
-    for (int i = 0; i < 2 && !options_has(o, "calibrate"); i++)
-        if (options_has(o, with[i])) what = with[i];
-    if (options_has(o, "calibrate") && !options_has(o, "weights"))
-        what = "calibrate", needs = "weights";
-    if (!what) return true;
-    fprintf(stderr, "cnxc build: error: --%s needs --%s\n", what, needs);
-    return false;
+// Whether each option has beside it what it goes with.
+static bool companions_check(const Options *o) {
+    static const char *const pairs[][2] = {{"save-ranges", "calibrate"},
+                                           {"calibrate-pictures", "calibrate"},
+                                           {"calibrate", "weights"},
+                                           {"weights-dtype", "weights"}};
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        if (!options_has(o, pairs[i][0]) || options_has(o, pairs[i][1])) continue;
+        fprintf(stderr, "cnxc build: error: --%s needs --%s\n", pairs[i][0], pairs[i][1]);
+        return false;
+    }
+    return true;
 }
 
 static bool save_ranges(const Options *o, const PrecisionPlan *plan, Diag *d) {
@@ -184,7 +190,8 @@ static bool build(const Options *o, const CodegenOptions *cg, PipelineOptions *o
     compile_note_rules(&c[0], spec, opt, d);
     double planned = seconds();
     const char *weights = options_get(o, "weights", NULL);
-    if (weights && !compile_embed(c, n, weights, d)) return false;
+    const char *dtype = cmd_dtype(o, "weights-dtype");
+    if (weights && !compile_embed(c, n, weights, dtype, d)) return false;
     double embedded = seconds();
     if (cal.pictures && !calibrate_report(&cal, opt->precision, stdout, d)) return false;
     if (!codegen_build(o->arena, models, n, cg, d)) return false;
@@ -211,9 +218,10 @@ int cmd_build(Arena *a, int argc, char *const *argv) {
     int n = 0;
     bool text = kind == EMIT_LLVM || kind == EMIT_ASM;
     const Target **targets = kind >= 0 ? cmd_target_list(&o, text, &n) : NULL;
-    if (!targets || !freestanding_check(&o, (EmitKind)kind, n) || !calibrate_check(&o) ||
-        !cmd_pipeline_options(&o, &opt) || !options_int(&o, "opt-level", 0, 3, &level, stderr))
+    if (!targets || !freestanding_check(&o, (EmitKind)kind, n) || !companions_check(&o) ||
+        !cmd_dtype(&o, "weights-dtype") || !options_int(&o, "opt-level", 0, 3, &level, stderr))
         return EXIT_USAGE;
+    if ((status = cmd_pipeline_options(&o, &opt)) >= 0) return status;
     CodegenOptions cg = {.out = out,
                          .emit = (EmitKind)kind,
                          .cc = options_get(&o, "cc", NULL),

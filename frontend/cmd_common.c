@@ -133,18 +133,18 @@ static bool sparse_option(const Options *o, Sparse *out) {
     return false;
 }
 
-static bool precision_options(const Options *o, PipelineOptions *out) {
+static int precision_options(const Options *o, PipelineOptions *out) {
     const char *list = options_get(o, "precision", NULL), *file = options_get(o, "ranges", NULL);
     Diag *d = diag_new(o->arena, stderr);
     PrecisionPlan *plan = NEW(o->arena, PrecisionPlan);
     size_t n;
     out->precision = plan;
-    if (list && !precision_parse(plan, o->arena, d, "--precision", list)) return false;
+    if (list && !precision_parse(plan, o->arena, d, "--precision", list)) return EXIT_USAGE;
     const char *text = file ? cmd_read(o->arena, d, file, &n) : "";
-    return text && ranges_parse(plan, o->arena, d, file, text);
+    return text && ranges_parse(plan, o->arena, d, file, text) ? -1 : EXIT_INPUT;
 }
 
-bool cmd_pipeline_options(const Options *o, PipelineOptions *out) {
+int cmd_pipeline_options(const Options *o, PipelineOptions *out) {
     *out = (PipelineOptions){.passes = options_get(o, "passes", NULL),
                              .stop_after = options_get(o, "stop-after", NULL),
                              .dump = options_get(o, "dump", NULL),
@@ -153,8 +153,9 @@ bool cmd_pipeline_options(const Options *o, PipelineOptions *out) {
                              .time = options_has(o, "time"),
                              .rewrite_limit = -1,
                              .dump_out = stderr};
-    return sparse_option(o, &out->sparse) && precision_options(o, out) &&
-           options_int(o, "rewrite-limit", 0, INT64_MAX, &out->rewrite_limit, stderr);
+    bool ok = sparse_option(o, &out->sparse) &&
+              options_int(o, "rewrite-limit", 0, INT64_MAX, &out->rewrite_limit, stderr);
+    return ok ? precision_options(o, out) : EXIT_USAGE;
 }
 
 bool cmd_write(const Options *o, const char *text, size_t n) {
@@ -166,6 +167,17 @@ bool cmd_write(const Options *o, const char *text, size_t n) {
         fprintf(stderr, "cnxc %s: error: cannot write '%s': %s\n", o->command->name,
                 path ? path : "standard output", strerror(errno));
     return ok;
+}
+
+const char *cmd_dtype(const Options *o, const char *option) {
+    static const char *const words[] = {"f32", "f16", "bf16"};
+    static const char *const names[] = {"F32", "F16", "BF16"};
+    const char *text = options_get(o, option, "f32");
+    for (int i = 0; i < 3; i++)
+        if (strcmp(text, words[i]) == 0) return names[i];
+    fprintf(stderr, "cnxc %s: error: --%s is %s; it must be f32, f16 or bf16\n", o->command->name,
+            option, text);
+    return NULL;
 }
 
 char *cmd_read(Arena *a, Diag *d, const char *path, size_t *n) {

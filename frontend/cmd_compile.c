@@ -216,8 +216,27 @@ char *compile_prepared(CompiledModel *c, const char *weights, Diag *d) {
     return raw && codegen_prepare(c->pipeline.arena, s, raw, blob, d) ? blob : NULL;
 }
 
+// The parameters of a raw blob as elements of dtype, each at half its offset; NULL: beyond its
+// range.
+static char *narrow_raw(const CompiledModel *c, const char *path, const char *raw,
+                        const char *dtype, Diag *d) {
+    const CodegenModel *m = &c->model;
+    char *out = arena_alloc(c->pipeline.arena, (size_t)m->param_bytes / 2 + 64);
+    CnxrtError err = {0};
+    bool ok = true;
+    memset(out, 0, (size_t)m->param_bytes / 2);
+    for (int i = 0; i < m->nparams && ok; i++) {
+        const struct CodegenParam *p = &m->params[i];
+        ok = cnxrt_weights_narrow(path, p->name, dtype, (const float *)(raw + p->offset),
+                                  type_elems_at(p->type, 1), out + p->offset / 2, &err) == CNXRT_OK;
+    }
+    if (!ok) diag_error(d, (Loc){0}, "%s", err.text);
+    cnxrt_error_free(&err);
+    return ok ? out : NULL;
+}
+
 // One blob serves all versions: where parameters lie in it follows from the spec alone.
-static void share_raw(Compiled *versions, int n, const void *raw) {
+static void share_raw(Compiled *versions, int n, const void *raw, const char *dtype) {
     const CodegenModel *first = &versions[0].v[MODEL_INFER].model;
     for (int i = 0; i < n; i++) {
         CodegenModel *m = &versions[i].v[MODEL_INFER].model;
@@ -228,17 +247,21 @@ static void share_raw(Compiled *versions, int n, const void *raw) {
                 ice((Loc){0}, "parameters of target %s lie elsewhere than those of %s",
                     m->schedules[0]->target->name, first->schedules[0]->target->name);
         m->raw = raw;
+        m->raw_dtype = dtype;
+        m->raw_bytes = m->param_bytes / (strcmp(dtype, "F32") ? 2 : 1);
         m->class_names = first->class_names;
     }
 }
 
-bool compile_embed(Compiled *versions, int n, const char *weights, Diag *d) {
+bool compile_embed(Compiled *versions, int n, const char *weights, const char *dtype, Diag *d) {
     CompiledModel *c = &versions[0].v[MODEL_INFER];
-    if (n == 1) {
+    bool wide = strcmp(dtype, "F32") == 0;
+    if (n == 1 && wide) {
         c->model.embedded = compile_prepared(c, weights, d);
         return c->model.embedded != NULL;
     }
     const char *raw = raw_weights(c, weights, d);
-    if (raw) share_raw(versions, n, raw);
+    if (raw && !wide) raw = narrow_raw(c, weights, raw, dtype, d);
+    if (raw) share_raw(versions, n, raw, dtype);
     return raw != NULL;
 }

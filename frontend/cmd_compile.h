@@ -32,8 +32,9 @@ unsigned compile_programs(const ModelSpec *spec, unsigned programs, const Target
 bool compile_spec(Compiled *c, const ModelSpec *spec, unsigned programs, const Target *target,
                   const PipelineOptions *opt, Diag *d);
 // Loads a checkpoint into the n versions of a model: into one, as program prepare of inference
-// makes it (model.embedded); into several, raw, once for all (model.raw). False after errors on d.
-bool compile_embed(Compiled *versions, int n, const char *weights, Diag *d);
+// makes it (model.embedded); into several, or in another dtype than "F32" ("F16", "BF16"), raw,
+// once for all (model.raw). False after errors on d.
+bool compile_embed(Compiled *versions, int n, const char *weights, const char *dtype, Diag *d);
 // Prepared weights of a model from a checkpoint (weight_bytes, arena memory); NULL after errors on
 // d.
 char *compile_prepared(CompiledModel *c, const char *weights, Diag *d);

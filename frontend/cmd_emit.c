@@ -143,7 +143,8 @@ int cmd_emit(Arena *a, int argc, char *const *argv) {
     if (svg && stage != STAGE_MEMORY)
         return usage_error("--svg needs --stage=memory, not %s", name, NULL);
     const Target *target = cmd_target(&o);
-    if (!target || !cmd_pipeline_options(&o, &opt)) return EXIT_USAGE;
+    if (!target) return EXIT_USAGE;
+    if ((status = cmd_pipeline_options(&o, &opt)) >= 0) return status;
     opt.stop_level = levels[stage];
     Diag *d = diag_new(a, stderr);
     CompiledModel c;

@@ -71,7 +71,8 @@ int cmd_opt(Arena *a, int argc, char *const *argv) {
         return status;
     }
     const Target *target = cmd_target(&o);
-    if (!target || !cmd_pipeline_options(&o, &opt)) return EXIT_USAGE;
+    if (!target) return EXIT_USAGE;
+    if ((status = cmd_pipeline_options(&o, &opt)) >= 0) return status;
     Diag *d = diag_new(a, stderr);
     size_t n = 0;
     const char *path = o.args.v[0];

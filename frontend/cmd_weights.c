@@ -58,16 +58,7 @@ static int inspect(Arena *a, const char *path) {
     return EXIT_DONE;
 }
 
-static const char *file_dtype(const char *text) {
-    static const char *const words[] = {"f32", "f16", "bf16"}, *const names[] = {"F32", "F16",
-                                                                                 "BF16"};
-    for (int i = 0; i < 3; i++)
-        if (strcmp(text, words[i]) == 0) return names[i];
-    fprintf(stderr, "cnxc weights: error: --dtype is %s; it must be f32, f16 or bf16\n", text);
-    return NULL;
-}
-
-static int convert(const char *in, const char *out, const char *scheme, const char *type) {
+static int convert(const char *in, const char *out, const char *scheme, const char *dtype) {
     static const char *const schemes[] = {"official", "timm", "hf"};
     bool known = false;
     for (int i = 0; scheme && i < 3; i++) known |= strcmp(scheme, schemes[i]) == 0;
@@ -78,8 +69,6 @@ static int convert(const char *in, const char *out, const char *scheme, const ch
         if (near) fprintf(stderr, "    hint: did you mean '%s'?\n", near);
         return EXIT_USAGE;
     }
-    const char *dtype = file_dtype(type);
-    if (!dtype) return EXIT_USAGE;
     CnxrtError err = {0};
     if (cnxrt_weights_convert(in, out, scheme, dtype, &err) != CNXRT_OK) return failed(in, &err);
     return EXIT_DONE;
@@ -150,8 +139,8 @@ int cmd_weights(Arena *a, int argc, char *const *argv) {
         return EXIT_USAGE;
     }
     if (which == 0) return inspect(a, o.args.v[1]);
-    if (which == 1)
-        return convert(o.args.v[1], o.args.v[2], options_get(&o, "names", NULL),
-                       options_get(&o, "dtype", "f32"));
+    const char *dtype = cmd_dtype(&o, "dtype");
+    if (!dtype) return EXIT_USAGE;
+    if (which == 1) return convert(o.args.v[1], o.args.v[2], options_get(&o, "names", NULL), dtype);
     return init(&o, o.args.v[2]);
 }

@@ -1,7 +1,8 @@
 // Linears in bf16 or int8, layer by layer, as the plan says. With x what the linear multiplies:
 //
 //   bf16   linear(cast x, cast W, b)
-//   int8   x ~ step (q - zero), q = quantize(x, [1/step, zero]); W ~ diag(s) Q, (Q, s) = quantize_rows(W):
+//   int8   x ~ step (q - zero), q = quantize(x, [1/step, zero]); W ~ diag(s) Q, (Q, s) =
+//   quantize_rows(W):
 //          x W^T + b ~ linear(q, Q) * (step s) + (b - step zero sum_k W~)
 //
 // W is what stands there after fusion, so the folded scales are rounded with it, once, in prepare.

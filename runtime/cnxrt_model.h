@@ -5,18 +5,18 @@
 #define CNXRT_MODEL_H
 #include <stdint.h>
 
-#define CNXRT_ABI 3
+#define CNXRT_ABI 4
 
 // One run of a program. Filled by the runtime, read by every thread of generated code.
 typedef struct CnxrtFrame {
-    char *arena;            // fixed_bytes + batch * image_bytes, 64-byte aligned
-    char *scratch;          // nthreads * scratch_bytes, 64-byte aligned
-    char *weights;          // prepared weights (written by prepare, read by the others)
-    const char *params;     // raw parameters, f32, official layout (prepare only)
+    char *arena;               // fixed_bytes + batch * image_bytes, 64-byte aligned
+    char *scratch;             // nthreads * scratch_bytes, 64-byte aligned
+    char *weights;             // prepared weights (written by prepare, read by the others)
+    const char *params;        // raw parameters, f32, official layout (prepare only)
     const void *const *inputs; // one per input port
     void *const *outputs;      // one per output port
     int64_t batch;
-    void *team;             // passed to cnxrt_barrier
+    void *team;                   // passed to cnxrt_barrier
     struct CnxrtProfile *profile; // NULL: no timing
     char *const *state;           // training: CNXRT_STATES blobs in the layout of the parameters
 } CnxrtFrame;
@@ -61,12 +61,12 @@ typedef struct {
 } CnxrtProgram;
 
 typedef struct {
-    const char *name;   // official name, e.g. "stages.0.0.dwconv.weight"
+    const char *name; // official name, e.g. "stages.0.0.dwconv.weight"
     int32_t rank;
-    int64_t dims[6];    // official shape
-    int64_t offset;     // bytes into the raw parameter blob
-    int32_t init;       // CNXRT_INIT_*: how a new one is drawn
-    double init_value;  // the constant, the standard deviation, or the bound
+    int64_t dims[6];   // official shape
+    int64_t offset;    // bytes into the raw parameter blob
+    int32_t init;      // CNXRT_INIT_*: how a new one is drawn
+    double init_value; // the constant, the standard deviation, or the bound
 } CnxrtParam;
 
 enum {
@@ -85,8 +85,8 @@ typedef struct {
 // How a run trains: a recipe of the spec. Rates are per optimiser step; epochs may be fractions.
 typedef struct {
     const char *name;
-    int32_t kind; // CNXRT_PRETRAIN, CNXRT_FINETUNE, CNXRT_TRAIN
-    int64_t batch; // images per optimiser step
+    int32_t kind;       // CNXRT_PRETRAIN, CNXRT_FINETUNE, CNXRT_TRAIN
+    int64_t batch;      // images per optimiser step
     double base_lr, lr; // per 256 images of the batch, or absolute; the other is 0
     double min_lr, weight_decay, beta1, beta2, eps;
     double clip; // bound of the gradient's norm, 0: none
@@ -98,16 +98,16 @@ typedef struct {
     double crop_scale[2], crop_ratio[2], flip, erase;
     const char *rand_augment;  // timm's notation, NULL: none
     const char *interpolation; // of crops
-    const float *groups;       // nparams x {lr scale, weight decay factor}, of the model's parameters
+    const float *groups; // nparams x {lr scale, weight decay factor}, of the model's parameters
 } CnxrtRecipe;
 
 enum { CNXRT_PRETRAIN, CNXRT_FINETUNE, CNXRT_TRAIN };
 
 // Geometry of masked pre-training. A cell is a position of the last stage.
 typedef struct {
-    int32_t grid[2];   // mask units: rows, columns
-    int32_t mask_unit; // side of a mask unit in cells
-    int32_t stride[2]; // side of a cell in pixels
+    int32_t grid[2];     // mask units: rows, columns
+    int32_t mask_unit;   // side of a mask unit in cells
+    int32_t stride[2];   // side of a cell in pixels
     int32_t units, keep; // per image: all, visible
     int32_t norm_pix;    // targets are normalised by their patch's statistics
     int32_t packed;      // the encoder runs on packed visible rows
@@ -125,18 +125,19 @@ typedef struct CnxrtModel {
     const char *name, *target, *precision;
     const char *target_features; // what the CPU must have: comma-separated LLVM feature names
     int32_t channels, height, width, classes; // classes 0: no head
-    const float *mean, *std;     // channels values each
-    double crop_pct;             // evaluation: resize the short side to floor(size/crop_pct); 1 with
-    int32_t warp;                // warp != 0: resize both sides, aspect ignored
-    const char *interpolation;   // "bicubic" | "bilinear"
-    const char *class_names;     // newline-separated, NULL: unknown
+    const float *mean, *std;                  // channels values each
+    double crop_pct;           // evaluation: resize the short side to floor(size/crop_pct); 1 with
+    int32_t warp;              // warp != 0: resize both sides, aspect ignored
+    const char *interpolation; // "bicubic" | "bilinear"
+    const char *class_names;   // newline-separated, NULL: unknown
     int32_t nprograms, nparams, nlayers;
     const CnxrtProgram *programs;
     const CnxrtParam *params;
     const CnxrtLayer *layers;
     int64_t param_bytes, weight_bytes; // raw blob, prepared blob
     const void *embedded;              // prepared weights inside the artifact, or NULL
-    const void *raw; // raw parameters inside the artifact, which its targets share; or NULL
+    const void *raw;       // raw parameters inside the artifact, which its targets share; or NULL
+    const char *raw_dtype; // of their elements: "F32", "F16" or "BF16"
     // The best FMA loop of this target: runs `iterations` rounds of independent vector FMAs in
     // registers and returns the FLOPs done.
     double (*peak_loop)(int64_t iterations);
@@ -169,11 +170,11 @@ enum {
     CNXRT_HYPER_BETA1,
     CNXRT_HYPER_BETA2,
     CNXRT_HYPER_EPS,
-    CNXRT_HYPER_DECAY,       // weight decay
-    CNXRT_HYPER_CORRECTION1, // 1/(1 - beta1^t)
-    CNXRT_HYPER_CORRECTION2, // 1/sqrt(1 - beta2^t)
-    CNXRT_HYPER_GRAD_SCALE,  // every gradient is multiplied by it first (clipping)
-    CNXRT_HYPER_EMA,         // decay of the averages
+    CNXRT_HYPER_DECAY,           // weight decay
+    CNXRT_HYPER_CORRECTION1,     // 1/(1 - beta1^t)
+    CNXRT_HYPER_CORRECTION2,     // 1/sqrt(1 - beta2^t)
+    CNXRT_HYPER_GRAD_SCALE,      // every gradient is multiplied by it first (clipping)
+    CNXRT_HYPER_EMA,             // decay of the averages
     CNXRT_HYPER_ONE_MINUS_BETA1, // computed in f64, then rounded
     CNXRT_HYPER_ONE_MINUS_BETA2,
     CNXRT_HYPER_ONE_MINUS_EMA,

@@ -8,15 +8,16 @@
 
 typedef enum {
     CNXRT_OK = 0,
-    CNXRT_ERROR_IO,      // cannot open, read or write
-    CNXRT_ERROR_FORMAT,  // the file is not what it claims
+    CNXRT_ERROR_IO,       // cannot open, read or write
+    CNXRT_ERROR_FORMAT,   // the file is not what it claims
     CNXRT_ERROR_MISMATCH, // parameters missing, extra or mis-shaped
     CNXRT_ERROR_MEMORY,
     CNXRT_ERROR_ARGUMENT,
-    CNXRT_ERROR_CPU,     // the CPU lacks what the artifact was compiled for
+    CNXRT_ERROR_CPU, // the CPU lacks what the artifact was compiled for
 } CnxrtStatus;
 
-// A message; long lists (every missing tensor) grow it. Zero-initialise, free with cnxrt_error_free.
+// A message; long lists (every missing tensor) grow it. Zero-initialise, free with
+// cnxrt_error_free.
 typedef struct {
     char *text; // NULL: none
 } CnxrtError;
@@ -80,6 +81,12 @@ CnxrtStatus cnxrt_safetensors_write(const char *path, const CnxrtTensor *tensors
 // "F32", "F16" or "BF16", rounded to nearest. A value beyond the range of F16 is an error.
 CnxrtStatus cnxrt_weights_convert(const char *in, const char *out, const char *scheme,
                                   const char *dtype, CnxrtError *err);
+// n values rounded to elements of 2 bytes, dtype "F16" or "BF16", to the nearest; out may be
+// values. An error names the first one beyond the range, as of this tensor of the file `path`.
+CnxrtStatus cnxrt_weights_narrow(const char *path, const char *tensor, const char *dtype,
+                                 const float *values, int64_t n, void *out, CnxrtError *err);
+// The way back, of "F32", too.
+void cnxrt_weights_widen(const char *dtype, const void *elements, int64_t n, float *out);
 // The seeded value of parameters (see docs/weights.md): deterministic, the same everywhere.
 void cnxrt_seed_weights(const char *name, int rank, const int64_t *dims, uint64_t seed, float *dst);
 // The n uniform values in [-1, 1) (exact in f32) that the stream `name` of a seed consists of.

@@ -93,6 +93,18 @@ static CnxrtStatus prepared_seed(CnxrtPrepared *p, const CnxrtModel *m, const ch
     return status;
 }
 
+// The raw parameters of the artifact; narrow ones are widened as a checkpoint's are.
+static CnxrtStatus prepared_raw(CnxrtPrepared *p, const CnxrtModel *m, int threads,
+                                CnxrtError *err) {
+    if (strcmp(m->raw_dtype, "F32") == 0) return prepared_compute(p, m, threads, m->raw, err);
+    void *params = cnxrt_memory_take(m->param_bytes);
+    if (!params) return no_memory(err, "the embedded weights", m->param_bytes);
+    cnxrt_weights_widen(m->raw_dtype, m->raw, m->param_bytes / (int64_t)sizeof(float), params);
+    CnxrtStatus status = prepared_compute(p, m, threads, params, err);
+    cnxrt_memory_give(params);
+    return status;
+}
+
 static CnxrtStatus session_weights(CnxrtSession *s, const CnxrtOptions *o, CnxrtError *err) {
     if (o->share) {
         if (o->share->model != s->model) {
@@ -112,7 +124,7 @@ static CnxrtStatus session_weights(CnxrtSession *s, const CnxrtOptions *o, Cnxrt
         s->prepared->data = s->model->embedded;
         return CNXRT_OK;
     }
-    if (s->model->raw) return prepared_compute(s->prepared, s->model, s->threads, s->model->raw, err);
+    if (s->model->raw) return prepared_raw(s->prepared, s->model, s->threads, err);
     if (o->seeded) return prepared_seed(s->prepared, s->model, "0", s->threads, err);
     cnxrt_error_set(err, "model %s has no embedded weights: a checkpoint is needed",
                     s->model->name);

@@ -117,6 +117,27 @@ float st_element(StDtype t, const unsigned char *data, int64_t i) {
     return NAN;
 }
 
+CnxrtStatus cnxrt_weights_narrow(const char *path, const char *tensor, const char *dtype,
+                                 const float *values, int64_t n, void *out, CnxrtError *err) {
+    bool half = strcmp(dtype, "F16") == 0;
+    for (int64_t i = 0; i < n; i++) {
+        float v = values[i];
+        uint16_t h = half ? float_half(v) : float_bfloat(v);
+        if ((h & 0x7FFF) == (half ? 0x7C00 : 0x7F80) && v - v == 0) {
+            cnxrt_error_set(err, "%s: tensor %s: %g is beyond the range of %s%s", path, tensor,
+                            (double)v, dtype, half ? "; BF16 has nearly that of F32" : "");
+            return CNXRT_ERROR_FORMAT;
+        }
+        memcpy((char *)out + i * 2, &h, 2);
+    }
+    return CNXRT_OK;
+}
+
+void cnxrt_weights_widen(const char *dtype, const void *elements, int64_t n, float *out) {
+    StDtype t = st_dtype_find(dtype);
+    for (int64_t i = 0; i < n; i++) out[i] = st_element(t, elements, i);
+}
+
 bool dims_count(int rank, const int64_t *dims, int64_t *count) {
     // A zero makes the tensor empty, but the other dims must still be sane.
     int64_t n = 1;

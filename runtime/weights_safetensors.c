@@ -231,23 +231,6 @@ static char *make_header(const char *path, const CnxrtTensor *const *sorted, int
     return padded;
 }
 
-// Rounds the values in place: n numbers of 2 bytes at their start.
-static CnxrtStatus narrow_values(const char *path, const CnxrtTensor *t, const char *dtype,
-                                 float *values, int64_t n, CnxrtError *err) {
-    bool half = strcmp(dtype, "F16") == 0;
-    for (int64_t i = 0; i < n; i++) {
-        float v = values[i];
-        uint16_t h = half ? float_half(v) : float_bfloat(v);
-        if ((h & 0x7FFF) == (half ? 0x7C00 : 0x7F80) && v - v == 0) {
-            cnxrt_error_set(err, "%s: tensor %s: %g is beyond the range of %s%s", path, t->name,
-                            (double)v, dtype, half ? "; BF16 has nearly that of F32" : "");
-            return CNXRT_ERROR_FORMAT;
-        }
-        memcpy((char *)values + i * 2, &h, 2);
-    }
-    return CNXRT_OK;
-}
-
 // What is written.
 typedef struct {
     const char *path, *dtype;
@@ -272,7 +255,7 @@ static CnxrtStatus write_tensor(AtomicFile *f, const Writing *w, const CnxrtTens
     else
         memcpy(values, t->data, bytes);
     if (status == CNXRT_OK && narrow)
-        status = narrow_values(w->path, t, w->dtype, values, count, err);
+        status = cnxrt_weights_narrow(w->path, t->name, w->dtype, values, count, values, err);
     if (status == CNXRT_OK) status = atomic_write(f, values, narrow ? bytes / 2 : bytes, err);
     free(values);
     return status;

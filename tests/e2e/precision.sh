@@ -71,6 +71,39 @@ cmp int8.npy again.npy
 "$CNXC" build $net --programs=infer -o narrow --precision=int8 --ranges=ranges.txt --target=x86-64-v3 && infer narrow
 within 20 int8.npy narrow.npy
 
+# Parameters of two bytes in an artifact of one target and of several, of any precision: what the
+# rounded checkpoint gives, at half the size.
+for dtype in f16 bf16; do
+    "$CNXC" weights convert w.safetensors $dtype.safetensors --names=official --dtype=$dtype
+done
+# embedded DTYPE TARGETS OPTIONS...
+embedded() {
+    dtype=$1 targets=$2; shift 2
+    "$CNXC" build $net --programs=infer -o half --target=$targets --weights w.safetensors --weights-dtype=$dtype "$@"
+    for target in $(echo $targets | tr , ' '); do
+        CNXRT_TARGET=$target ./half infer --input x.npy --output half.npy
+        CNXRT_TARGET=$target ./half infer --weights $dtype.safetensors --input x.npy --output rounded.npy
+        cmp half.npy rounded.npy
+    done
+}
+embedded f16 x86-64-v3
+within 5 fp32.npy half.npy
+embedded bf16 x86-64-v2,x86-64-v3
+within 20 fp32.npy half.npy
+embedded f16 x86-64-v2,x86-64-v3 --precision=bf16
+within 20 fp32.npy half.npy
+embedded f16 x86-64-v2,x86-64-v3 --precision=int8 --ranges=ranges.txt
+within 200 fp32.npy half.npy
+"$CNXC" build $net --programs=infer -o whole --precision=int8 --ranges=ranges.txt --target=x86-64-v2,x86-64-v3 --weights w.safetensors
+less=$(($(wc -c <whole) - $(wc -c <half)))
+bytes=$(wc -c <w.safetensors)
+[ $less -gt $((bytes * 45 / 100)) ] || fail "f16 saves $less of $bytes bytes"
+must_fail "--weights-dtype needs --weights" "$CNXC" build $net --programs=infer -o no --weights-dtype=f16
+must_fail "--weights-dtype is f8; it must be f32, f16 or bf16" \
+    "$CNXC" build $net --programs=infer -o no --weights w.safetensors --weights-dtype=f8
+must_fail "takes prepared weights" "$CNXC" build $net -o no.o --emit=obj --freestanding \
+    --weights w.safetensors --weights-dtype=f16
+
 # The spec's own key, by layer; the command line has the last word.
 "$CNXC" emit $net --stage=fused --set 'precision={default: bf16, head: fp32}' >text.ir
 grep -q 'bf16\[' text.ir || fail "the spec's precision is not heard"
@@ -86,6 +119,9 @@ must_fail "--calibrate needs --weights" "$CNXC" build $net --programs=infer -o n
 must_fail "nowhere" "$CNXC" build $net --programs=infer -o no --precision=int8 --weights w.safetensors --calibrate nowhere
 echo "stages.0.0.pwconv1 1" >bad.txt
 must_fail "bad.txt:1: expected a layer" "$CNXC" build $net --programs=infer -o no --precision=int8 --ranges=bad.txt
+[ $status = 1 ] || fail "exit status $status of a broken file of ranges"
+must_fail "cannot open 'none.txt'" "$CNXC" build $net --programs=infer -o no --precision=int8 --ranges=none.txt
+[ $status = 1 ] || fail "exit status $status without a file of ranges"
 for numbers in '0 1 2' '0 x' '2 1' '0 nan' '-1e308 1.7e308'; do
     { cat ranges.txt; echo "head $numbers"; } >bad.txt
     must_fail "expected a layer" "$CNXC" build $net --programs=infer -o no --precision=int8 --ranges=bad.txt
