@@ -79,6 +79,8 @@ static void tile_channels(Emit *e, void *ctx, Val col, Piece piece, Val *carry) 
     Val ix = emit_isub(e, emit_imul(e, t->ox, d->win.sw), emit_i64(e, d->win.pw));
     Val iy = emit_isub(e, emit_imul(e, d->oy, d->win.sh), emit_i64(e, d->win.ph));
     fetch_ahead(e, t, iy, ix, col);
+    Val row = emit_iadd(e, emit_imul(e, d->oy, d->win.wo), t->ox);
+    epilogue_prefetch(e, &d->epi, row, col, t->columns, 1);
     Loop l;
     Val ky = loop_begin(e, &l, d->ky0, d->ky1, 1, sums, t->columns);
     Val pixel = emit_iadd(e, emit_imul(e, emit_iadd(e, iy, ky), d->win.w), ix);
@@ -91,7 +93,6 @@ static void tile_channels(Emit *e, void *ctx, Val col, Piece piece, Val *carry) 
     loop_end(e, &l);
     EpilogueColumn ec;
     epilogue_column(e, &d->epi, &ec, col, piece);
-    Val row = emit_iadd(e, emit_imul(e, d->oy, d->win.wo), t->ox);
     for (int o = 0; o < t->columns; o++) {
         Val r = emit_iadd(e, row, emit_i64(e, o));
         Val v = epilogue_apply(e, &d->epi, &ec, sums[o], r);

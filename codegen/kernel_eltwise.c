@@ -13,11 +13,25 @@ typedef struct {
 
 enum { ROWS = 4 }; // at once: statistics are added to memory once per group
 
+// The same columns of the next group of rows: what lies in memory is on its way meanwhile, also
+// where the group belongs to the next call.
+static void fetch_group(Emit *e, const Eltwise *w, Val col) {
+    Val row = emit_iadd(e, w->row, emit_i64(e, w->rows));
+    Val at = emit_iadd(e, emit_imul(e, row, w->epi.columns), col);
+    for (int64_t r = 0; r < w->rows; r++) {
+        Val here = emit_iadd(e, at, emit_i64(e, r * w->epi.columns));
+        emit_prefetch(e, emit_at_as(e, w->from, w->x, here), false, 3);
+        emit_prefetch(e, emit_at_as(e, w->to.dt, w->out, here), true, 3);
+    }
+    epilogue_prefetch(e, &w->epi, row, col, w->rows, 1);
+}
+
 static void eltwise_columns(Emit *e, void *ctx, Val col, Piece p, Val *carry) {
     (void)carry;
     const Eltwise *w = ctx;
     EpilogueColumn ec;
     epilogue_column(e, &w->epi, &ec, col, p);
+    fetch_group(e, w, col);
     for (int r = 0; r < w->rows; r++) {
         Val row = emit_iadd(e, w->row, emit_i64(e, r));
         Val at = emit_iadd(e, emit_imul(e, row, w->epi.columns), col);

@@ -172,6 +172,7 @@ static const struct {
     {"mul", K_ELTWISE, 3, 0, 1, {EPI_MUL}},
     {"scale", K_ELTWISE, 3, 1, 1, {EPI_SCALE}},
     {"grn_dx", K_ELTWISE, 7, 0, 4, {EPI_SCALE, EPI_FMA_SCALE, EPI_GELU_DX, EPI_STAT_MEAN}},
+    {"grn_again", K_ELTWISE, 6, 3, 4, {EPI_GELU, EPI_STAT_DOT, EPI_SCALE, EPI_BIAS}},
     {"norm", K_NORM, 2, 0, 0, {0}},
     {"norm_dx", K_NORM_DX, 6, 3, 0, {0}},
     {"stat", K_STAT, 2, 1, 0, {0}},
@@ -417,6 +418,8 @@ static const char *const lines_512[] = {
     "mul 196 160",
     "grn_dx 196 160",
     "grn_dx 3136 160",
+    "grn_again 196 160",
+    "grn_again 3136 160",
     "sum 3136 160",
     "dot 3136 160",
 };
