@@ -42,8 +42,12 @@ static Val weighted(Emit *e, const NormDx *k, Val dy, Val col, Piece p) {
     return k->gamma ? emit_fmul(e, dy, vec_load(e, emit_at(e, k->gamma, col), p)) : dy;
 }
 
+// The first sweep also fetches what the next group takes from memory and where its result goes.
 static void add_x(Emit *e, void *ctx, Val col, Piece p, Val *sums) {
     const NormDx *k = ctx;
+    Val next = emit_iadd(e, k->row_at, emit_i64(e, e->lanes * k->n));
+    emit_prefetch(e, element(e, k->x, next, col), false, 3);
+    if (k->out) emit_prefetch(e, element(e, k->out, next, col), true, 3);
     Val v = vec_widen(e, vec_load(e, element(e, k->x, k->row_at, col), p), p, e->lanes);
     sums[p.slot * TERMS] = emit_fadd(e, sums[p.slot * TERMS], v);
 }

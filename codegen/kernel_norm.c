@@ -22,12 +22,14 @@ struct NormRows {
 typedef struct {
     const NormRows *rows;
     Val src, dst, mean, rstd;
+    Val next; // NULL or the row `lanes` further, to be fetched
 } NormRow;
 
 enum { SUMS = 4 };
 
 static void add_column(Emit *e, void *ctx, Val col, Piece p, Val *sums) {
     NormRow *r = ctx;
+    if (r->next) emit_prefetch(e, emit_at(e, r->next, col), false, 3);
     Val v = vec_widen(e, vec_load(e, emit_at(e, r->src, col), p), p, e->lanes);
     sums[p.slot] = emit_fadd(e, sums[p.slot], v);
 }
@@ -104,7 +106,11 @@ static void group_sums(Emit *e, const NormRows *rows, const Group *g, Val first,
     Loop l;
     Val r = loop_begin(e, &l, emit_i64(e, 0), count, 1, NULL, 0);
     NormRow row = {.rows = rows, .src = rows->source(e, rows, emit_iadd(e, first, r))};
-    if (centred) row.mean = scalar_load(e, g->mean, r);
+    if (centred)
+        row.mean = scalar_load(e, g->mean, r);
+    else
+        row.next =
+            rows->source(e, rows, emit_iadd(e, first, emit_iadd(e, r, emit_i64(e, e->lanes))));
     Val sums[SUMS];
     for (int i = 0; i < SUMS; i++) sums[i] = vec_const(e, e->lanes, 0);
     emit_row(e, rows->n, SUMS, body, &row, sums, SUMS);
@@ -135,8 +141,12 @@ static void norm_group(Emit *e, const NormRows *rows, const Group *g, Val first,
     Loop l;
     Val r = loop_begin(e, &l, emit_i64(e, 0), count, 1, NULL, 0);
     Val i = emit_iadd(e, first, r);
-    NormRow row = {rows, rows->source(e, rows, i), rows->result(e, rows, i),
-                   scalar_load(e, g->mean, r), scalar_load(e, g->rstd, r)};
+    NormRow row = {rows,
+                   rows->source(e, rows, i),
+                   rows->result(e, rows, i),
+                   scalar_load(e, g->mean, r),
+                   scalar_load(e, g->rstd, r),
+                   NULL};
     emit_row(e, rows->n, SUMS, write_column, &row, NULL, 0);
     loop_end(e, &l);
 }

@@ -139,7 +139,9 @@ static bool case_gemm_dw(Bench *b, Case *c, const char *line) {
 
 static bool case_dwconv(Bench *b, Case *c, const char *line) {
     long h, w, ch, k, tile;
-    if (sscanf(line, "dwconv %ld %ld %ld %ld %ld", &h, &w, &ch, &k, &tile) < 5) return false;
+    char epilogue[32] = "bias";
+    if (sscanf(line, "dwconv %ld %ld %ld %ld %ld %31s", &h, &w, &ch, &k, &tile, epilogue) < 5)
+        return false;
     c->spec.spec.kind = K_DWCONV;
     add_int(&c->spec, A_h, h);
     add_int(&c->spec, A_w, w);
@@ -153,7 +155,7 @@ static bool case_dwconv(Bench *b, Case *c, const char *line) {
     c->ops[0] = floats(b, h * w * ch);
     c->ops[1] = floats(b, k * k * ch);
     c->ops[2] = floats(b, h * w * ch);
-    add_epilogue(b, c, "bias", h * w, ch, 3);
+    add_epilogue(b, c, epilogue, h * w, ch, 3);
     return true;
 }
 
