@@ -7,18 +7,12 @@
 // Entry points only hand on what they are given, or run after a version was picked, so none has an
 // instruction that the CPU may lack.
 #include "module.h"
+#include "../runtime/cnxrt_clock.h"
 #include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
-
-static double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void print_phase(const CodegenOptions *o, const Unit *u, const char *phase, double s) {
     if (o->time) fprintf(stderr, "%-12s %-10s %8.3f s\n", u ? u->target->name : "", phase, s);
@@ -112,14 +106,14 @@ static Unit *unit_version(Arena *a, const char *name, const CodegenModel *const 
                           int i, const CodegenOptions *opt, Diag *d) {
     Unit *u = unit_new(a, name, model_target(models[i]), opt->opt_level, d);
     if (!u) return NULL;
-    double start = seconds();
+    double start = cnxrt_seconds();
     if (opt->freestanding)
         emit_freestanding(u, models[i]);
     else
         unit_fill(u, models, n, i, opt->emit);
     unit_verify(u);
     print_phase(opt, u, "kernels", u->kernel_seconds);
-    print_phase(opt, u, "driver", seconds() - start - u->kernel_seconds);
+    print_phase(opt, u, "driver", cnxrt_seconds() - start - u->kernel_seconds);
     return u;
 }
 
@@ -159,9 +153,9 @@ static bool artifact_object(Artifact *f, const CodegenModel *const *models, int 
     if (!u) return false;
     char *object = arena_printf(f->arena, "%s/%s_%d.o", f->dir, f->name, i);
     vec_push(f->arena, &f->objects, object);
-    double start = seconds();
+    double start = cnxrt_seconds();
     bool ok = machine_emit_file(u->machine, u->mod, object, LLVMObjectFile, f->diag);
-    print_phase(f->opt, u, "LLVM", seconds() - start);
+    print_phase(f->opt, u, "LLVM", cnxrt_seconds() - start);
     if (ok) print_sizes(f->opt, f->arena, object);
     unit_free(u);
     return ok;
@@ -179,9 +173,9 @@ static bool artifact_build(Artifact *f, const CodegenModel *const *models, int n
     if (!(f->dir = artifact_dir(f))) return false;
     bool ok = true;
     for (int i = 0; i < n && ok; i++) ok = artifact_object(f, models, n, i);
-    double start = seconds();
+    double start = cnxrt_seconds();
     ok = ok && link_artifact(f);
-    print_phase(f->opt, NULL, "link", seconds() - start);
+    print_phase(f->opt, NULL, "link", cnxrt_seconds() - start);
     for (int i = 0; i < f->objects.n; i++) unlink(f->objects.v[i]);
     rmdir(f->dir);
     return ok && (f->opt->emit == EMIT_EXE || write_header(f));

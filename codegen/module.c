@@ -1,15 +1,9 @@
 // An LLVM module under construction: types, constants, functions, kernels shared by content. No
 // LLVM pass runs over the IR: kernels are emitted in their final shape, the rest is cold.
 #include "module.h"
+#include "../runtime/cnxrt_clock.h"
 #include "kernel.h"
 #include <llvm-c/Analysis.h>
-#include <time.h>
-
-static double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 // ---- the module --------------------------------------------------------------------------------
 LLVMValueRef unit_i64(Unit *u, int64_t v) { return LLVMConstInt(u->i64, (unsigned long long)v, 1); }
@@ -67,13 +61,13 @@ LLVMValueRef unit_kernel(Unit *u, const KernelSpec *spec) {
     const char *key = spec_print(u->arena, spec);
     for (int i = 0; i < u->kernels.n; i++)
         if (strcmp(u->kernels.v[i].key, key) == 0) return u->kernels.v[i].fn;
-    double start = seconds();
+    double start = cnxrt_seconds();
     const char *symbol =
         arena_printf(u->arena, "%s_%d", kernel_info[spec->kind].name, u->kernels.n);
     LLVMValueRef fn = emit_kernel(&u->emit, spec, symbol);
     LLVMSetLinkage(fn, LLVMInternalLinkage);
     vec_push(u->arena, &u->kernels, ((Shared){key, fn}));
-    u->kernel_seconds += seconds() - start;
+    u->kernel_seconds += cnxrt_seconds() - start;
     return fn;
 }
 

@@ -1,8 +1,8 @@
 // cnxc build: spec -> artifact.
 #include "cmd.h"
 #include "cmd_calibrate.h"
+#include "cnxrt_clock.h"
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 static const Option options[] = {
@@ -98,12 +98,6 @@ static bool choose_programs(const ModelSpec *spec, const CodegenOptions *cg, uns
     return false;
 }
 
-static double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 // Of this process and of those it started and waited for.
 static double cpu_seconds(void) {
     double sum = 0;
@@ -172,7 +166,7 @@ static bool calibrate(const Options *o, const Calibration *c, PipelineOptions *o
 
 static bool build(const Options *o, const CodegenOptions *cg, PipelineOptions *opt,
                   const Target *const *targets, int n, Diag *d) {
-    double start = seconds();
+    double start = cnxrt_seconds();
     Compiled *c = NEWN(o->arena, Compiled, n);
     const CodegenModel **models = NEWN(o->arena, const CodegenModel *, n);
     unsigned programs;
@@ -188,18 +182,18 @@ static bool build(const Options *o, const CodegenOptions *cg, PipelineOptions *o
         models[i] = &c[i].v[MODEL_INFER].model;
     }
     compile_note_rules(&c[0], spec, opt, d);
-    double planned = seconds();
+    double planned = cnxrt_seconds();
     const char *weights = options_get(o, "weights", NULL);
     const char *dtype = cmd_dtype(o, "weights-dtype");
     if (weights && !compile_embed(c, n, weights, dtype, d)) return false;
-    double embedded = seconds();
+    double embedded = cnxrt_seconds();
     if (cal.pictures && !calibrate_report(&cal, opt->precision, stdout, d)) return false;
     if (!codegen_build(o->arena, models, n, cg, d)) return false;
     if (cg->time)
         fprintf(stderr,
                 "spec and passes %.3f s, weights %.3f s, code %.3f s, total %.3f s, CPU %.3f s\n",
-                planned - start, embedded - planned, seconds() - embedded, seconds() - start,
-                cpu_seconds());
+                planned - start, embedded - planned, cnxrt_seconds() - embedded,
+                cnxrt_seconds() - start, cpu_seconds());
     return true;
 }
 

@@ -28,7 +28,7 @@ typedef struct {
     struct {
         int option;
         const char *value;
-    } *set;
+    } * set;
     int nset, cap;
     bool help;
 } Options;

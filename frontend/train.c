@@ -32,12 +32,10 @@ static Graph *build_update(Arena *a, const ParamInfos *params, bool ema) {
     Value group = graph_input(g, "groups", type_make(DT_F32, 2, groups), (Loc){0});
     for (int i = 0; i < params->n; i++) {
         const ParamInfo *p = &params->v[i];
-        Value args[] = {state_input(g, "param", p),
-                        state_input(g, "grad", p),
-                        state_input(g, "m", p),
-                        state_input(g, "v", p),
-                        hyper,
-                        group};
+        static const char *const states[] = {"param", "grad", "m", "v"};
+        Value args[6];
+        for (int k = 0; k < 4; k++) args[k] = state_input(g, states[k], p);
+        args[4] = hyper, args[5] = group;
         Attr index = attr_int(A_index, i);
         Value x = graph_op(g, OP_ADAMW, (Loc){0}, p->name, args, 6, &index, 1);
         state_output(g, "param", p, x);
@@ -117,7 +115,9 @@ static Value pointwise(Builder *b, const char *name, int64_t out, Value x) {
                       .role = ROLE_BIAS,
                       .op = OP_CONV2D,
                       .fan_in = in};
-    Value args[] = {x, block_param(b, &weight, 4, d, loc), block_param(b, &bias, 1, d, loc)};
+    Value args[] = {x, NO_VALUE, NO_VALUE};
+    args[1] = block_param(b, &weight, 4, d, loc);
+    args[2] = block_param(b, &bias, 1, d, loc);
     Attr attrs[] = {attr_ints2(b->schema.arena, A_stride, 1, 1),
                     attr_ints2(b->schema.arena, A_pad, 0, 0)};
     return block_op(b, OP_CONV2D, loc, name, args, 3, attrs, 2);

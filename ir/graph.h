@@ -82,7 +82,8 @@ Value graph_constant(Graph *g, Type t, const double *data, int64_t n, Loc loc);
 Value graph_op(Graph *g, Op op, Loc loc, const char *label, const Value *args, int nargs,
                const Attr *attrs, int nattrs);
 void graph_output(Graph *g, const char *name, Value v);
-// Copies node n of src into dst with operands remapped by map[src value]; fills map for its results.
+// Copies node n of src into dst with operands remapped by map[src value]; fills map for its
+// results.
 Value graph_copy_node(Graph *dst, const Graph *src, int n, Value *map);
 
 // A new graph with only the nodes that reach an output (inputs always stay).
@@ -98,8 +99,8 @@ int *graph_use_counts(const Graph *g);
 const Attr *node_attr(const Node *n, AttrId id); // NULL when not set
 int64_t node_int(const Node *n, AttrId id);      // 0 when not set (INT, BOOL, ENUM)
 double node_f64(const Node *n, AttrId id);
-const char *node_str(const Node *n, AttrId id);          // NULL when not set
-int64_t node_ints(const Node *n, AttrId id, int i);      // element i; 0 when not set
+const char *node_str(const Node *n, AttrId id);     // NULL when not set
+int64_t node_ints(const Node *n, AttrId id, int i); // element i; 0 when not set
 // Attribute constructors
 static inline Attr attr_int(AttrId id, int64_t i) { return (Attr){.id = id, .i = i}; }
 static inline Attr attr_f64(AttrId id, double f) { return (Attr){.id = id, .f = f}; }

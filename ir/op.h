@@ -15,7 +15,15 @@ typedef enum {
 } AttrId;
 
 typedef enum {
-    AK_INT, AK_F64, AK_BOOL, AK_STR, AK_INTS, AK_DIMS, AK_DATA, AK_ENUM, AK_ENUMS,
+    AK_INT,
+    AK_F64,
+    AK_BOOL,
+    AK_STR,
+    AK_INTS,
+    AK_DIMS,
+    AK_DATA,
+    AK_ENUM,
+    AK_ENUMS,
 } AttrKind;
 
 typedef struct {
@@ -26,9 +34,9 @@ typedef struct {
 } AttrInfo;
 extern const AttrInfo attr_info[A_COUNT];
 bool attr_id_parse(const char *s, size_t n, AttrId *out);
-const char *attr_word(AttrId id, int index); // "erf" of approx 0; NULL beyond the last
-const char *attr_words(Arena *a, AttrId id); // "erf|tanh", for messages
-int attr_word_index(AttrId id, const char *s, size_t n);  // -1: no such word
+const char *attr_word(AttrId id, int index);             // "erf" of approx 0; NULL beyond the last
+const char *attr_words(Arena *a, AttrId id);             // "erf|tanh", for messages
+int attr_word_index(AttrId id, const char *s, size_t n); // -1: no such word
 
 typedef struct {
     AttrId id;

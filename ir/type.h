@@ -44,7 +44,7 @@ bool type_eq(Type x, Type y);
 void type_elems(Type t, int64_t *fixed, int64_t *per_image);
 bool type_has_batch(Type t);
 int64_t type_elems_at(Type t, int64_t batch);
-int64_t type_last(Type t); // size of the last dimension (the channels); 1 for rank 0
+int64_t type_last(Type t);                // size of the last dimension (the channels); 1 for rank 0
 const char *type_print(Arena *a, Type t); // "f32[B,56,56,40]", "f32[19B,40]"
 
 #endif

@@ -28,7 +28,9 @@ static Value scaled_linear(Rewrite *r, const Node *n, const Node *scale, Value w
     }
     Group b;
     group_begin(&b, r->dst, n);
-    Value v = group_append(&b, scale, (Value[]){group_operand(&b, x), group_operand(&b, s)}, 2);
+    x = group_operand(&b, x);
+    s = group_operand(&b, s);
+    Value v = group_append(&b, scale, (Value[]){x, s}, 2);
     Value args[3] = {v, group_operand(&b, w), NO_VALUE};
     if (bias != NO_VALUE) args[2] = group_operand(&b, bias);
     v = group_append(&b, n, args, bias == NO_VALUE ? 2 : 3);

@@ -2,10 +2,9 @@
 // them, so that both see the same clock rates and neighbours. Rates count 2 * MACs of convolutions
 // and GEMMs.
 #include "cli_step.h"
+#include "cnxrt_clock.h"
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <time.h>
 
 enum { WARM_UP = 2, PEAK_SLICES = 20 };
 #define PEAK_SECONDS 0.02
@@ -23,17 +22,6 @@ typedef struct {
     double *seconds, *least; // per call (--profile): of a run, the least of all runs
     double min_ms, median_ms, gflop, gflops, peak_gflops;
 } Bench;
-
-static double milliseconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
-
-static double peak_rss_mb(void) {
-    struct rusage u;
-    return getrusage(RUSAGE_SELF, &u) == 0 ? (double)u.ru_maxrss * 1024 / 1e6 : 0;
-}
 
 static bool bench_open(Bench *b) {
     const CnxrtProgram *p = b->program;
@@ -99,9 +87,9 @@ static bool bench_measure(Bench *b) {
     int64_t every = b->runs > PEAK_SLICES ? b->runs / PEAK_SLICES : 1;
     for (int64_t i = 0; i < b->runs; i++) {
         if (i % every == 0) peak_slice(b);
-        double start = milliseconds();
+        double start = cnxrt_seconds();
         if (!bench_once(b, false)) return false;
-        b->ms[i] = milliseconds() - start;
+        b->ms[i] = 1e3 * (cnxrt_seconds() - start);
     }
     peak_slice(b);
     if (b->cli->args.profile && !bench_profile(b)) return false;
@@ -237,7 +225,7 @@ static json_t *bench_json(const Bench *b) {
     json_object_set_new(o, "peak_gflops", json_real(b->peak_gflops));
     json_object_set_new(o, "percent_of_peak",
                         json_real(b->peak_gflops > 0 ? 100 * b->gflops / b->peak_gflops : 0));
-    json_object_set_new(o, "peak_rss_mb", json_real(peak_rss_mb()));
+    json_object_set_new(o, "peak_rss_mb", json_real(cnxrt_peak_rss_mb()));
     json_object_set_new(o, "planned_mb", json_real((double)planned / 1e6));
     return o;
 }

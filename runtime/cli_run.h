@@ -10,7 +10,7 @@
 typedef struct {
     const CnxrtModel *const *versions; // what the program holds, ends with NULL
     const CnxrtModel *model;           // the version that runs here
-    const char *self; // the program's name
+    const char *self;                  // the program's name
     const CliCommand *command;
     CliArgs args;
     CnxrtSession *session;

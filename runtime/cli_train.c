@@ -1,6 +1,7 @@
 // pretrain, finetune, train: a recipe with the changes of the command line, the run's messages, and
 // how it goes: a bar on a terminal, else a line now and then.
 #include "cli_run.h"
+#include "cnxrt_clock.h"
 #include "trainer.h"
 #include <math.h>
 #include <signal.h>
@@ -179,7 +180,7 @@ static void view_say(void *user, const char *text) {
 
 static void view_wait(void *user, int64_t done, int64_t all) {
     View *v = user;
-    double now = report_seconds();
+    double now = cnxrt_seconds();
     if (!v->bar || now - v->last < 0.1) return;
     v->last = now;
     fprintf(stderr, "\r%s  validating %lld/%lld\033[K", v->line, (long long)done, (long long)all);
@@ -219,7 +220,7 @@ static void draw_bar(View *v, const TrainerNews *n, double now) {
 // every ten seconds does.
 static void view_news(void *user, const TrainerNews *n) {
     View *v = user;
-    double now = report_seconds();
+    double now = cnxrt_seconds();
     if (!v->started) {
         v->started = true;
         v->start = now;

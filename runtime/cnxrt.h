@@ -9,14 +9,14 @@
 typedef struct CnxrtSession CnxrtSession;
 
 typedef struct {
-    int threads;       // 0: OMP_NUM_THREADS or all CPUs
-    int64_t max_batch; // memory is taken for this many images at creation; 0: 1
-    const char *weights; // checkpoint path, or "seed:N" for the values of cnxrt_seed_weights with
-                         // seed N; NULL: the weights embedded in the artifact
+    int threads;          // 0: OMP_NUM_THREADS or all CPUs
+    int64_t max_batch;    // memory is taken for this many images at creation; 0: 1
+    const char *weights;  // checkpoint path, or "seed:N" for the values of cnxrt_seed_weights with
+                          // seed N; NULL: the weights embedded in the artifact
     const char *programs; // comma-separated names the session will run; NULL: all but prepare
     int encoder; // head and final norm may be missing in the checkpoint (zeros, the identity): for
                  // features of an encoder from pre-training
-    int seeded; // without a path and embedded weights: as "seed:0"
+    int seeded;  // without a path and embedded weights: as "seed:0"
     const CnxrtSession *share; // take this session's prepared weights (same model) instead
 } CnxrtOptions;
 
@@ -34,9 +34,9 @@ const CnxrtModel *cnxrt_model(const CnxrtSession *s);
 const char *cnxrt_class_names(const CnxrtSession *s);
 const CnxrtProgram *cnxrt_program(const CnxrtModel *m, const char *name); // NULL: absent
 
-// Runs a program on `batch` images (any number: cut into max_batch pieces, each a run of its own for
-// statistics over the batch). inputs/outputs: one pointer per port, channels-last f32; an output may
-// be NULL when not wanted. Takes no memory.
+// Runs a program on `batch` images (any number: cut into max_batch pieces, each a run of its own
+// for statistics over the batch). inputs/outputs: one pointer per port, channels-last f32; an
+// output may be NULL when not wanted. Takes no memory.
 CnxrtStatus cnxrt_run(CnxrtSession *s, const CnxrtProgram *p, int64_t batch,
                       const void *const *inputs, void *const *outputs, CnxrtError *err);
 

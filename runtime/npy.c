@@ -204,8 +204,7 @@ static CnxrtStatus npy_write(const char *path, const char *type, int rank, const
     int n = 10 + snprintf(head + 10, sizeof head - 10,
                           "{'descr': '<%s', 'fortran_order': False, 'shape': (", type);
     int64_t count, item = st_dtype_bytes(npy_dtype(type));
-    if (rank < 0 || rank > 8 || !dims_count(rank, dims, &count) ||
-        count > INT64_MAX / item) {
+    if (rank < 0 || rank > 8 || !dims_count(rank, dims, &count) || count > INT64_MAX / item) {
         cnxrt_error_set(err, "%s: not a shape that can be written", path);
         return CNXRT_ERROR_ARGUMENT;
     }

@@ -18,8 +18,8 @@ void cnxrt_team_init(CnxrtTeam *t);
 // Calls task on threads 0..n-1 at once, n <= threads (fewer when OpenMP grants fewer; 1 in a build
 // without OpenMP), and returns when all are done.
 void cnxrt_parallel(int threads, CnxrtTask task, void *user);
-// The number of threads to run with when `asked` are wanted; 0 stands for OMP_NUM_THREADS or the CPUs
-// of the process. 1 in a build without OpenMP.
+// The number of threads to run with when `asked` are wanted; 0 stands for OMP_NUM_THREADS or the
+// CPUs of the process. 1 in a build without OpenMP.
 int cnxrt_usable_threads(int asked);
 
 #endif

@@ -1,9 +1,9 @@
 // The roofline measured on the spot: the model's own FMA loop on all threads, in slices of a few
 // milliseconds; the best slice counts, since neighbours on the machine only ever slow one down.
 #include "cnxrt.h"
+#include "cnxrt_clock.h"
 #include "cpu.h"
 #include "parallel.h"
-#include "profile.h"
 #include <stdbool.h>
 
 enum { MAX_THREADS = 4096 };

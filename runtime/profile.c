@@ -2,15 +2,9 @@
 // time since the thread's previous tick belongs to that call. The tick that opens a step starts the
 // clock again, so that waiting at the barrier before it belongs to nobody.
 #include "profile.h"
+#include "cnxrt_clock.h"
 #include "cnxrt_model.h"
 #include <string.h>
-#include <time.h>
-
-double cnxrt_seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int64_t row_stride(int64_t ncalls) { return (ncalls + 1 + 15) / 16 * 16; }
 

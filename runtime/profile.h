@@ -8,7 +8,6 @@ typedef struct CnxrtProfile {
     double *rows;                    // [threads][stride]: the last tick, then seconds per call
 } CnxrtProfile;
 
-double cnxrt_seconds(void); // a monotonic clock
 // Doubles that profile rows of `threads` threads and `ncalls` calls take.
 int64_t cnxrt_profile_doubles(int64_t ncalls, int64_t threads);
 // Zeroes the rows for a run; `rows` holds cnxrt_profile_doubles.

@@ -1,25 +1,19 @@
 // Drawing and quoting; nothing here knows of models. The progress bar is one line, redrawn in
 // place, and only on terminals, so that logs and pipes stay clean.
 #include "report.h"
+#include "cnxrt_clock.h"
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
-
-double report_seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 void progress_start(Progress *p, int64_t total, bool quiet) {
     *p = (Progress){.shown = !quiet && total > 1 && isatty(STDERR_FILENO), .total = total};
-    p->start = p->last = report_seconds();
+    p->start = p->last = cnxrt_seconds();
 }
 
 void progress_update(Progress *p, int64_t done) {
-    double now = report_seconds();
+    double now = cnxrt_seconds();
     if (!p->shown || (now - p->last < 0.1 && done < p->total)) return;
     p->last = now;
     double rate = (double)done / (now - p->start + 1e-9);

@@ -6,7 +6,6 @@
 #include <stdint.h>
 #include <stdio.h>
 
-double report_seconds(void); // a monotonic clock
 
 typedef struct {
     bool shown; // stderr is a terminal

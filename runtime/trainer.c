@@ -1,8 +1,8 @@
 // A run: open the data, plan, find or make the parameters, then step after step until the end.
 #include "trainer.h"
+#include "cnxrt_clock.h"
 #include "memory.h"
 #include "parallel.h"
-#include "profile.h"
 #include "trainer_state.h"
 #include "training_mask.h"
 #include <inttypes.h>

@@ -1,10 +1,9 @@
 // main of the kernel peers: operands, protocol, timing.
 #include "kernel_worker.h"
+#include "../../runtime/cnxrt_clock.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <time.h>
 
 enum { LINE = 64, MARGIN = 4096 };
 
@@ -51,17 +50,6 @@ static bool output_write(const KernelShape *s, const char *path) {
     return (fclose(f) == 0) & (n == (size_t)s->nout);
 }
 
-static double milliseconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
-
-static double peak_rss_mb(void) {
-    struct rusage u;
-    return getrusage(RUSAGE_SELF, &u) == 0 ? (double)u.ru_maxrss * 1024 / 1e6 : 0;
-}
-
 static int failed(const char *status, const char *why) {
     printf("failed {\"status\": \"%s\", \"why\": \"%s\"}\n", status, why);
     return EXIT_FAILURE;
@@ -70,11 +58,11 @@ static int failed(const char *status, const char *why) {
 static void answer(long n) {
     fputs("ms {\"ms\": [", stdout);
     for (long i = 0; i < n; i++) {
-        double start = milliseconds();
+        double start = cnxrt_seconds();
         kernel_run();
-        printf("%s%.7f", i ? ", " : "", milliseconds() - start);
+        printf("%s%.7f", i ? ", " : "", 1e3 * (cnxrt_seconds() - start));
     }
-    printf("], \"peak_rss_mb\": %.3f}\n", peak_rss_mb());
+    printf("], \"peak_rss_mb\": %.3f}\n", cnxrt_peak_rss_mb());
     fflush(stdout);
 }
 

@@ -165,8 +165,7 @@ static void test_update(void **unused) {
             states[k] = (char *)blob[k];
             memcpy(blob[k], start[k], (size_t)s->param_bytes);
         }
-        CnxrtFrame frame = {
-            .inputs = (const void *[]){hyper, groups}, .batch = 1, .state = states};
+        CnxrtFrame frame = {.inputs = (const void *[]){hyper, groups}, .batch = 1, .state = states};
         for (int t = threads - 1; t >= 0; t--) run(&frame, t, threads); // no barrier in it
         for (int i = 0; i < s->buffers.n && threads == 1; i++)
             if (s->buffers.v[i].region == REGION_STATE && s->buffers.v[i].port == STATE_PARAM)

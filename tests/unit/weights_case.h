@@ -38,10 +38,8 @@ static inline void network_add(Network *w, const char *layer, const char *what, 
                                int64_t b, int64_t c, int64_t d) {
     CnxrtParam *p = &w->params[w->n];
     snprintf(w->names[w->n], sizeof w->names[0], "%s.%s", layer, what);
-    *p = (CnxrtParam){.name = w->names[w->n++],
-                      .rank = rank,
-                      .dims = {a, b, c, d},
-                      .offset = w->bytes};
+    *p = (CnxrtParam){
+        .name = w->names[w->n++], .rank = rank, .dims = {a, b, c, d}, .offset = w->bytes};
     w->bytes += param_count(p) * (int64_t)sizeof(float);
 }
 
