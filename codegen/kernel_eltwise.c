@@ -17,11 +17,10 @@ enum { ROWS = 4 }; // at once: statistics are added to memory once per group
 // where the group belongs to the next call.
 static void fetch_group(Emit *e, const Eltwise *w, Val col) {
     Val row = emit_iadd(e, w->row, emit_i64(e, w->rows));
-    Val at = emit_iadd(e, emit_imul(e, row, w->epi.columns), col);
     for (int64_t r = 0; r < w->rows; r++) {
-        Val here = emit_iadd(e, at, emit_i64(e, r * w->epi.columns));
-        emit_prefetch(e, emit_at_as(e, w->from, w->x, here), false, 3);
-        emit_prefetch(e, emit_at_as(e, w->to.dt, w->out, here), true, 3);
+        Val next = emit_imul(e, emit_iadd(e, row, emit_i64(e, r)), w->epi.columns);
+        Val at = emit_at_as(e, w->from, w->x, emit_iadd(e, next, col));
+        emit_prefetch(e, at, false, 3);
     }
     epilogue_prefetch(e, &w->epi, row, col, w->rows, 1);
 }
