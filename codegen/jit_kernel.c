@@ -2,6 +2,7 @@
 // register spills.
 #include "module.h"
 #include "kernel.h"
+#include <ctype.h>
 
 // A module that holds the kernel, external; NULL with the reason in *why.
 static Unit *kernel_unit(Arena *a, const Target *t, const KernelSpec *spec, const char **symbol,
@@ -91,7 +92,7 @@ int codegen_spills(const char *assembly, const char *prefix) {
     int count = 0;
     for (const char *line = assembly; *line;) {
         size_t length = strcspn(line, "\n");
-        bool label = line[0] != '.' && line[0] != '\t' && line[0] != ' ' && length > 0 &&
+        bool label = (isalpha((unsigned char)line[0]) || line[0] == '_') &&
                      memchr(line, ':', length);
         if (label) inside = strncmp(line, prefix, n) == 0;
         count += inside && is_spill(line, length);

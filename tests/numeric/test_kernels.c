@@ -1,139 +1,7 @@
 // Every kernel of ir/kernels.def, compiled for every row of the target table this machine can run,
 // against plain loops in double precision. Inputs are small integers where the result must be
 // exact. Shapes have H != W, C != H*W, tails in every direction; outputs are surrounded by guards.
-#include "kernel_case.h"
-
-// ---- epilogues ---------------------------------------------------------------------------------
-typedef struct {
-    int64_t words[8];
-    int n;
-    double tol; // of the values after it
-} Program;
-
-typedef struct {
-    float *at[8];  // operand of each word
-    float *mat[8]; // the first of two
-    double *stat[8], *stored[8];
-} Operands;
-
-// Operands of a program on [rows][n]; pushes them to ops.
-static Operands program_operands(const Program *p, int64_t rows, int64_t n, void **ops, int nops) {
-    Operands o = {0};
-    for (int i = 0; i < p->n; i++) {
-        switch (p->words[i]) {
-        case EPI_GELU:
-        case EPI_GELU_TANH:
-        case EPI_OUT: continue;
-        case EPI_ADD:
-        case EPI_MUL: o.at[i] = integers(rows * n, 3); break;
-        case EPI_GELU_DX:
-        case EPI_GELU_TANH_DX: o.at[i] = reals(rows * n, 3); break;
-        case EPI_FMA_SCALE:
-            ops[nops++] = o.mat[i] = integers(rows * n, 3);
-            o.at[i] = integers(n, 3);
-            break;
-        case EPI_STAT_DOT:
-            ops[nops++] = o.mat[i] = integers(rows * n, 3);
-            o.at[i] = floats_new(n);
-            o.stat[i] = NEWN(arena, double, n);
-            break;
-        case EPI_SCALE_IMAGE: o.at[i] = integers(1, 3); break;
-        case EPI_SCALE_ROWS: o.at[i] = integers(rows, 3); break;
-        case EPI_STORE:
-            o.at[i] = floats_new(rows * n);
-            o.stored[i] = NEWN(arena, double, rows *n);
-            break;
-        case EPI_BIAS:
-        case EPI_SCALE: o.at[i] = integers(n, 3); break;
-        default: o.at[i] = floats_new(n); o.stat[i] = NEWN(arena, double, n);
-        }
-        ops[nops++] = o.at[i];
-    }
-    return o;
-}
-
-static double gelu(double x) { return 0.5 * x * erfc(-x / sqrt(2)); }
-
-static double gelu_tanh(double x) {
-    return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
-}
-
-static double gelu_slope(double x) {
-    return erfc(-x / sqrt(2)) / 2 + x * exp(-x * x / 2) / sqrt(2 * M_PI);
-}
-
-static double gelu_tanh_slope(double x) {
-    const double a = sqrt(2 / M_PI), b = 0.044715;
-    double t = tanh(a * (x + b * x * x * x));
-    return (1 + t) / 2 + x / 2 * (1 - t * t) * a * (1 + 3 * b * x * x);
-}
-
-// Applies the program to value v at (r, c); sums statistics.
-static double program_apply(const Program *p, const Operands *o, double v, int64_t r, int64_t c,
-                            int64_t n) {
-    double out = 0;
-    bool stored = false;
-    for (int i = 0; i < p->n; i++) {
-        const float *at = o->at[i];
-        switch (p->words[i]) {
-        case EPI_OUT:
-            out = v;
-            stored = true;
-            break;
-        case EPI_BIAS: v += at[c]; break;
-        case EPI_GELU: v = gelu(v); break;
-        case EPI_GELU_TANH: v = gelu_tanh(v); break;
-        case EPI_SCALE: v *= at[c]; break;
-        case EPI_ADD: v += at[r * n + c]; break;
-        case EPI_MUL: v *= at[r * n + c]; break;
-        case EPI_SCALE_ROWS: v *= at[r]; break;
-        case EPI_SCALE_IMAGE: v *= at[0]; break;
-        case EPI_STORE: o->stored[i][r * n + c] = v; break;
-        case EPI_STAT_L2: o->stat[i][c] += v * v; break;
-        case EPI_STAT_L1: o->stat[i][c] += fabs(v); break;
-        case EPI_STAT_MEAN: o->stat[i][c] += v; break;
-        case EPI_GELU_DX: v *= gelu_slope(at[r * n + c]); break;
-        case EPI_GELU_TANH_DX: v *= gelu_tanh_slope(at[r * n + c]); break;
-        case EPI_FMA_SCALE: v += o->mat[i][r * n + c] * (double)at[c]; break;
-        case EPI_STAT_DOT: o->stat[i][c] += v * o->mat[i][r * n + c]; break;
-        }
-    }
-    return stored ? out : v;
-}
-
-// The reference of a block and its comparison: values [rows][n] before the program.
-static void program_check(const char *what, const Program *p, const Operands *o, const float *got,
-                          double *want, int64_t rows, int64_t n, int64_t r0, int64_t r1, int64_t c0,
-                          int64_t c1) {
-    for (int64_t r = r0; r < r1; r++)
-        for (int64_t c = c0; c < c1; c++)
-            want[r * n + c] = program_apply(p, o, want[r * n + c], r, c, n);
-    block_check(what, got, want, rows, n, r0, r1, c0, c1, p->tol);
-    for (int i = 0; i < p->n; i++)
-        if (o->stored[i])
-            block_check(what, o->at[i], o->stored[i], rows, n, r0, r1, c0, c1, p->tol);
-    for (int i = 0; i < p->n; i++)
-        if (o->stat[i])
-            block_check(what, o->at[i], o->stat[i], 1, n, 0, 1, c0, c1, fmax(2e-6, p->tol));
-}
-
-static const Program programs[] = {
-    {{0}, 0, 0},
-    {{EPI_BIAS}, 1, 0},
-    {{EPI_BIAS, EPI_GELU, EPI_STAT_L2}, 3, 2e-6},
-    {{EPI_BIAS, EPI_GELU_TANH, EPI_STAT_L1}, 3, 2e-6},
-    {{EPI_SCALE, EPI_BIAS, EPI_ADD}, 3, 0},
-    {{EPI_BIAS, EPI_ADD, EPI_STAT_MEAN, EPI_MUL, EPI_SCALE_ROWS}, 5, 0},
-    {{EPI_GELU, EPI_SCALE, EPI_ADD, EPI_STAT_L2}, 4, 4e-6},
-    {{EPI_STAT_DOT, EPI_SCALE, EPI_FMA_SCALE, EPI_STAT_DOT}, 4, 0},
-    {{EPI_SCALE, EPI_FMA_SCALE, EPI_GELU_DX, EPI_STAT_MEAN}, 4, 1e-4},
-    {{EPI_GELU_TANH_DX, EPI_ADD}, 2, 2e-5},
-    {{EPI_BIAS, EPI_SCALE_IMAGE, EPI_ADD, EPI_STAT_MEAN}, 4, 0},
-    {{EPI_BIAS, EPI_STORE, EPI_SCALE, EPI_STORE, EPI_STAT_MEAN}, 5, 0},
-    {{EPI_BIAS, EPI_OUT, EPI_SCALE_ROWS, EPI_STAT_L2}, 4, 0},
-    {{EPI_BIAS, EPI_STORE, EPI_GELU, EPI_OUT, EPI_SCALE_ROWS, EPI_STAT_L2}, 6, 2e-6},
-};
-enum { NPROGRAMS = sizeof programs / sizeof programs[0] };
+#include "gemm_case.h"
 
 // ---- gemm --------------------------------------------------------------------------------------
 static void pack_reference(const float *w, int64_t n, int64_t k, int64_t nr, float *out) {
@@ -142,19 +10,9 @@ static void pack_reference(const float *w, int64_t n, int64_t k, int64_t nr, flo
             out[c / nr * nr * k + i * nr + c % nr] = c < n ? w[c * k + i] : 0;
 }
 
-typedef struct {
-    int64_t m, n, k, mr, nr, ku, order, r0, r1, c0, c1;
-} GemmCase;
-
 static void gemm_check(const Target *t, const GemmCase *g, const Program *p) {
-    Spec s = spec_new(K_GEMM);
-    set_int(&s, A_n, g->n);
-    set_int(&s, A_k, g->k);
-    set_int(&s, A_mr, g->mr);
-    set_int(&s, A_nr, g->nr);
-    set_int(&s, A_ku, g->ku);
-    set_int(&s, A_order, g->order);
-    if (p->n) set_ints(&s, A_epilogue, p->words, p->n);
+    Spec s;
+    gemm_spec(&s, g, DT_F32, p);
     int64_t padded = (g->n + g->nr - 1) / g->nr * g->nr;
     int range = p->tol > 0 ? 1 : 4;
     float *a = integers(g->m * g->k, range), *w = integers(g->n * g->k, range);
@@ -166,11 +24,9 @@ static void gemm_check(const Target *t, const GemmCase *g, const Program *p) {
             for (int64_t i = 0; i < g->k; i++)
                 want[r * g->n + c] += (double)a[r * g->k + i] * w[c * g->k + i];
     void *ops[12] = {a, b, out};
-    Operands o = program_operands(p, g->m, g->n, ops, 3);
+    ProgramOperands o = program_operands(p, g->m, g->n, ops, 3);
     compile(t, &s)(ops, g->r0, g->r1, g->c0, g->c1);
-    const char *what = arena_printf(arena, "%s m=%d rows %d..%d columns %d..%d", spec_text(t, &s),
-                                    (int)g->m, (int)g->r0, (int)g->r1, (int)g->c0, (int)g->c1);
-    program_check(what, p, &o, out, want, g->m, g->n, g->r0, g->r1, g->c0, g->c1);
+    program_check(gemm_text(t, &s, g), p, &o, out, want, g->m, g->n, g->r0, g->r1, g->c0, g->c1);
 }
 
 static void test_gemm(void **unused) {
@@ -295,7 +151,7 @@ static void dwconv_check(const Target *t, const ConvCase *v, bool blocks) {
         }
     }
     void *ops[12] = {x, w, out};
-    Operands o = program_operands(p, ho * wo, v->c, ops, 3);
+    ProgramOperands o = program_operands(p, ho * wo, v->c, ops, 3);
     int64_t r0 = blocks && ho > 2 ? wo : 0, r1 = blocks && ho > 2 ? (ho - 1) * wo : ho * wo;
     int64_t c0 = blocks && v->c > target_lanes(t) ? target_lanes(t) : 0;
     compile(t, &s)(ops, r0, r1, c0, v->c);
@@ -429,7 +285,7 @@ static void test_eltwise(void **unused) {
             double *want = NEWN(arena, double, rows *n);
             for (int64_t j = 0; j < rows * n; j++) want[j] = x[j];
             void *ops[12] = {x, out};
-            Operands o = program_operands(p, rows, n, ops, 2);
+            ProgramOperands o = program_operands(p, rows, n, ops, 2);
             compile(targets[i], &s)(ops, r0, rows - 1, c0, n);
             program_check(spec_text(targets[i], &s), p, &o, out, want, rows, n, r0, rows - 1, c0,
                           n);
@@ -732,7 +588,7 @@ static void test_matvec(void **unused) {
             double *want = NEWN(arena, double, n);
             for (int64_t j = 0; j < n * k; j++) want[j / k] += (double)w[j] * x[j % k];
             void *ops[8] = {w, x, out};
-            Operands o = program_operands(p, 1, n, ops, 3);
+            ProgramOperands o = program_operands(p, 1, n, ops, 3);
             compile(targets[i], &s)(ops, 2, n - 1, 0, 1);
             program_check(spec_text(targets[i], &s), p, &o, out, want, 1, n, 0, 1, 2, n - 1);
         }
@@ -805,6 +661,7 @@ static void test_spills_are_counted(void **unused) {
     const char *text = codegen_kernel_asm(arena, target_find("x86-64-v3"), &s.spec, &why);
     assert_non_null(text);
     assert_true(codegen_spills(text, "") > 20);
+    assert_int_equal(codegen_spills(text, "gemm"), codegen_spills(text, ""));
     assert_int_equal(codegen_spills(text, "no_such_function"), 0);
 }
 
