@@ -148,6 +148,21 @@ Val dot_zero(Emit *e, DType from, int width);
 Val dot_add(Emit *e, DType from, Val row, Val columns, Val sum);
 Val dot_f32(Emit *e, DType from, Val sum); // the sum as f32
 
+// ---- tiles (emit_tiles.c) ----------------------------------------------------------------------
+// Registers 0..7. Strides are in bytes.
+enum { TILES = 8, TILE_SIDE = 16 }; // TILE_SIDE: rows of a full tile, groups of 4 bytes of a row
+typedef struct {
+    Val rows; // 1..16
+    int row_bytes;
+} TileSize;
+void tile_configure(Emit *e, const TileSize sizes[TILES]);
+void tile_release(Emit *e);
+void tile_zero(Emit *e, int tile);
+void tile_load(Emit *e, int tile, Val at, Val stride);
+void tile_store(Emit *e, int tile, Val at, Val stride);
+// sum[i,j] += a[i,k] * b[k,j], elements of a and b being groups as above; bf16 or u8 by i8.
+void tile_dot(Emit *e, DType from, int sum, int a, int b);
+
 // ---- activations (emit_math.c) -----------------------------------------------------------------
 // Absolute error of GELU <= 1e-6; NaN passes, +inf gives +inf, -inf gives about 0, zeros give
 // zeros.

@@ -1,7 +1,7 @@
 // Narrow numbers: how vectors of f32 are written as bf16 or u8 and read back, and products of
 // groups of 4 bytes with sums in f32 or i32.
 //
-// Where the target has the dot product a group is one instruction. Elsewhere a group is taken
+// Where the target has the dot product a group is one instruction; on SVE, of a scalable register. Elsewhere a group is taken
 // apart: two bf16 widen to two f32 (the upper half of a float is one), four bytes widen to pairs of
 // i16 whose products two instructions sum (x86), or to four i32.
 #include "emit.h"
@@ -176,6 +176,19 @@ static Val dot_pairs(Emit *e, Val row, Val columns, Val sum, int width) {
     return add_pairs(e, odd, LLVMBuildAShr(b, y, eight, ""), sum, width);
 }
 
+// Four products of i32, a byte of each lane at a time.
+static Val dot_lanes(Emit *e, Val row, Val columns, Val sum, int width) {
+    LLVMBuilderRef b = e->b;
+    for (int i = 0; i < 4; i++) {
+        Val x =
+            LLVMBuildAnd(b, LLVMBuildLShr(b, row, int_const(e, 8 * i), ""), int_const(e, 255), "");
+        Val y = LLVMBuildShl(b, columns, int_splat(e, 32, width, 24 - 8 * i), "");
+        y = LLVMBuildAShr(b, y, int_splat(e, 32, width, 24), "");
+        sum = LLVMBuildAdd(b, sum, LLVMBuildMul(b, scalar_splat(e, width, x), y, ""), "");
+    }
+    return sum;
+}
+
 // A product of signed bytes: u = (u & 127) + 64 + 64 where the upper bit is set.
 static Val dot_signed(Emit *e, Val row, Val columns, Val sum) {
     LLVMTypeRef types[] = {int_vector(e, 32, 4), int_vector(e, 8, 16)};
@@ -187,6 +200,32 @@ static Val dot_signed(Emit *e, Val row, Val columns, Val sum) {
         sum = emit_intrinsic(e, "llvm.aarch64.neon.sdot", types, 2,
                              (Val[]){sum, scalar_splat(e, 4, parts[i]), columns}, 3);
     return sum;
+}
+
+// The same bits in a scalable register, as elements of that type. Fixed vectors longer than NEON's
+// live in such registers: moving in and out is no instruction.
+static Val to_scalable(Emit *e, Val v, LLVMTypeRef element) {
+    LLVMTypeRef from = LLVMTypeOf(v), held = LLVMScalableVectorType(LLVMGetElementType(from), 4);
+    Val args[] = {LLVMGetPoison(held), v, LLVMConstInt(e->i64, 0, 0)};
+    v = emit_intrinsic(e, "llvm.vector.insert", (LLVMTypeRef[]){held, from}, 2, args, 3);
+    unsigned bits = LLVMGetTypeKind(element) == LLVMBFloatTypeKind  ? 16
+                    : LLVMGetTypeKind(element) == LLVMFloatTypeKind ? 32
+                                                                    : LLVMGetIntTypeWidth(element);
+    return bits_of(e, v, LLVMScalableVectorType(element, 128 / bits));
+}
+
+// A dot product of all lanes of a scalable register.
+static Val dot_scalable(Emit *e, DType from, Val row, Val columns, Val sum, int width) {
+    LLVMTypeRef element = from == DT_U8 ? int_type(e, 1) : LLVMBFloatTypeInContext(e->ctx);
+    LLVMTypeRef fixed = LLVMTypeOf(sum);
+    sum = to_scalable(e, sum, LLVMGetElementType(fixed));
+    LLVMTypeRef types[] = {fixed, LLVMTypeOf(sum)};
+    Val args[] = {sum, to_scalable(e, scalar_splat(e, width, row), element),
+                  to_scalable(e, columns, element)};
+    sum = from == DT_U8 ? emit_intrinsic(e, "llvm.aarch64.sve.usdot", types + 1, 1, args, 3)
+                        : emit_intrinsic(e, "llvm.aarch64.sve.bfdot", NULL, 0, args, 3);
+    return emit_intrinsic(e, "llvm.vector.extract", types, 2,
+                          (Val[]){sum, LLVMConstInt(e->i64, 0, 0)}, 2);
 }
 
 // One instruction; NULL: the target has none of this width.
@@ -205,6 +244,8 @@ static Val dot_instruction(Emit *e, DType from, Val row, Val columns, Val sum, i
     if (bits >= 128 && int8 == INT8_VPDPBUSD)
         return emit_intrinsic(e, arena_printf(e->arena, "llvm.x86.avx512.vpdpbusd.%d", bits), NULL,
                               0, args, 3);
+    if (bits > 128 && e->target->vscale && (bf16 == BF16_BFDOT || int8 == INT8_USDOT))
+        return dot_scalable(e, from, row, columns, sum, width);
     if (bits != 128) return NULL;
     if (bf16 == BF16_BFDOT) return emit_intrinsic(e, "llvm.aarch64.neon.bfdot", types, 2, args, 3);
     if (int8 == INT8_USDOT) return emit_intrinsic(e, "llvm.aarch64.neon.usdot", types, 2, args, 3);
@@ -216,8 +257,9 @@ Val dot_add(Emit *e, DType from, Val row, Val columns, Val sum) {
     if (from == DT_F32) return emit_fma(e, scalar_splat(e, width, row), columns, sum);
     Val v = dot_instruction(e, from, row, columns, sum, width);
     if (v) return v;
-    return from == DT_BF16 ? dot_widened(e, row, columns, sum, width)
-                           : dot_pairs(e, row, columns, sum, width);
+    if (from == DT_BF16) return dot_widened(e, row, columns, sum, width);
+    return e->target->int8_dot == INT8_PMADDWD ? dot_pairs(e, row, columns, sum, width)
+                                               : dot_lanes(e, row, columns, sum, width);
 }
 
 Val dot_f32(Emit *e, DType from, Val sum) {

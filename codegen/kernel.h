@@ -12,6 +12,9 @@ Val emit_kernel(Emit *e, const KernelSpec *spec, const char *symbol);
 #include "../ir/kernels.def"
 #undef KERNEL
 
+// gemm with the attribute tiles (kernel_gemm_tiles.c).
+void emit_gemm_tiles(Emit *e, const KernelSpec *spec, const char *symbol);
+
 typedef struct {
     Val ops, r0, r1, c0, c1;
 } KernelArgs;

@@ -330,6 +330,10 @@ static void emit_walk(Gemm *g) {
 }
 
 void emit_gemm(Emit *e, const KernelSpec *spec, const char *symbol) {
+    if (spec_int(spec, A_tiles)) {
+        emit_gemm_tiles(e, spec, symbol);
+        return;
+    }
     Gemm g = {.e = e, .spec = spec, .symbol = symbol};
     g.n = spec_int(spec, A_n);
     g.from = operand_dtype(spec);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/auxv.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 // ---- the host ----------------------------------------------------------------------------------
@@ -40,6 +41,15 @@ static const char *host_vector_length(void) {
     return bytes ? "?" : "";
 }
 
+// Linux saves tiles only for processes that ask.
+static bool host_grants_tiles(void) {
+#if defined(__x86_64__)
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, TILE_DATA = 18 };
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0;
+#endif
+    return false;
+}
+
 typedef struct {
     char *triple, *cpu;
     const char *features; // LLVM's names
@@ -60,7 +70,8 @@ static void host_free(Host *h) {
 
 static bool host_runs(const Host *h, const Target *t) {
     size_t arch = strcspn(t->triple, "-") + 1;
-    return strncmp(h->triple, t->triple, arch) == 0 && host_has(h->features, t->needs);
+    return strncmp(h->triple, t->triple, arch) == 0 && host_has(h->features, t->needs) &&
+           (!t->amx || host_grants_tiles());
 }
 
 bool codegen_host_runs(Arena *a, const Target *t) {

@@ -124,6 +124,15 @@ static bool freestanding_check(const Options *o, EmitKind kind, int ntargets) {
     return false;
 }
 
+// The list with its target's tiles switched off: on bare metal nothing says that they may be used.
+static void without_tiles(Arena *a, const Target **list) {
+    if (!list[0]->amx) return;
+    Target *t = NEW(a, Target);
+    *t = *list[0];
+    t->amx = false;
+    list[0] = t;
+}
+
 // Whether each option has beside it what it goes with.
 static bool companions_check(const Options *o) {
     static const char *const pairs[][2] = {{"save-ranges", "calibrate"},
@@ -216,6 +225,7 @@ int cmd_build(Arena *a, int argc, char *const *argv) {
         !cmd_dtype(&o, "weights-dtype") || !options_int(&o, "opt-level", 0, 3, &level, stderr))
         return EXIT_USAGE;
     if ((status = cmd_pipeline_options(&o, &opt)) >= 0) return status;
+    if (options_has(&o, "freestanding")) without_tiles(a, targets);
     CodegenOptions cg = {.out = out,
                          .emit = (EmitKind)kind,
                          .cc = options_get(&o, "cc", NULL),

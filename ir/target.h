@@ -9,8 +9,21 @@ typedef enum {
     INT8_NONE,
     INT8_VPDPBUSD, // unsigned by signed
     INT8_SDOT,     // signed by signed
-    INT8_USDOT     // unsigned by signed; also INT8_SDOT
+    INT8_USDOT,    // unsigned by signed; also INT8_SDOT
+    INT8_PMADDWD   // none, but one that sums products of pairs of i16
 } Int8Dot;
+
+// C functions in the place of tile instructions, for code that runs in this process: what numeric
+// tests run where the CPU has no tiles. Tiles by number; strides in bytes; config as ldtilecfg
+// reads it.
+typedef struct {
+    void (*configure)(const void *config);
+    void (*zero)(int64_t tile);
+    void (*load)(int64_t tile, const void *at, int64_t stride);
+    void (*store)(int64_t tile, void *at, int64_t stride);
+    void (*dot_bf16)(int64_t sum, int64_t a, int64_t b);
+    void (*dot_bytes)(int64_t sum, int64_t a, int64_t b); // u8 by i8, sums of i32
+} TileCalls;
 
 typedef struct {
     const char *name, *triple;
@@ -27,6 +40,7 @@ typedef struct {
     Bf16Dot bf16_dot;
     Int8Dot int8_dot;
     bool amx; // tiles: tdpbf16ps, tdpbusd
+    const TileCalls *tile_calls; // NULL: tiles are the CPU's
     // What LLVM's register allocator keeps free of spills in a GEMM's inner loop: rows and sums
     // (vectors) of a tile, steps of k in one pass.
     int tile_rows, tile_sums, tile_unroll;

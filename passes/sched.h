@@ -109,8 +109,10 @@ void call_new(Sched *sc, Step *st, KernelKind kind, SpecAttrs *attrs, const Oper
 // ---- choices from the target (sched_tile.c) ----------------------------------------------------
 typedef struct {
     int64_t mr, nr, ku, order; // order: 0 m, 1 n
+    bool tiles;                // AMX
 } GemmTile;
-GemmTile gemm_tile(const Target *t, int64_t rows, int64_t n, int64_t k);
+// Operands are of type `from`; k in groups of 4 bytes.
+GemmTile gemm_tile(const Target *t, DType from, int64_t rows, int64_t n, int64_t k);
 // Rows and columns of the result a micro-kernel of gemm_dw computes at once.
 typedef struct {
     int64_t mr, nr;

@@ -25,17 +25,48 @@ static double gemm_cycles(const Target *t, int64_t rows, int64_t n, int64_t mr, 
     return per_panel * (double)((n + nr - 1) / nr);
 }
 
-GemmTile gemm_tile(const Target *t, int64_t rows, int64_t n, int64_t k) {
+// Instructions that a group of k takes for each sum: one, or where the target has none for it one
+// for each part of the group.
+static int64_t group_parts(const Target *t, DType from) {
+    if (from == DT_BF16) return t->bf16_dot ? 1 : 2;
+    if (from != DT_U8) return 1;
+    return t->int8_dot == INT8_NONE      ? 4
+           : t->int8_dot == INT8_SDOT    ? 3
+           : t->int8_dot == INT8_PMADDWD ? 2
+                                         : 1;
+}
+
+// Registers that a step of k takes beside the sums: the panel's vectors, one broadcast, a product
+// where there is no FMA; of groups in parts each of them, and what LLVM needs to cut them.
+static int64_t step_registers(const Target *t, DType from, int64_t vectors) {
+    int64_t parts = group_parts(t, from);
+    return parts * (vectors + 1) + (parts > 1 ? 2 : 0) + !t->fma;
+}
+
+// Groups of k in a row of an AMX tile: k is cut evenly. 0: it cannot be, or only into scraps.
+enum { TILE_GROUPS = 16, LEAST_GROUPS = 6 };
+
+static int64_t tile_depth(int64_t k) {
+    int64_t depth = k < TILE_GROUPS ? k : TILE_GROUPS;
+    while (depth > 0 && k % depth) depth--;
+    return depth < LEAST_GROUPS ? 0 : depth;
+}
+
+GemmTile gemm_tile(const Target *t, DType from, int64_t rows, int64_t n, int64_t k) {
     int64_t lanes = target_lanes(t);
-    GemmTile best = {.mr = 4, .nr = lanes, .ku = t->tile_unroll};
+    int64_t parts = group_parts(t, from);
+    GemmTile best = {.mr = 4, .nr = lanes, .ku = parts > 1 ? 1 : t->tile_unroll};
+    best.order = k * n * 4 > t->l2 / 2; // panels outside when the weight does not stay in L2
+    if (t->amx && from != DT_F32 && tile_depth(k))
+        return (GemmTile){
+            .mr = 32, .nr = 32, .ku = tile_depth(k), .order = best.order, .tiles = true};
     double least = 0;
     for (int64_t half = 2; half <= 10; half++) { // panel width in half vectors
         int64_t nr = half * lanes / 2, vectors = (half + 1) / 2;
         if (half % 2 && lanes < 8) continue;
         for (int64_t mr = 1; mr <= t->tile_rows; mr++) {
             if (mr * vectors > t->tile_sums) break;
-            // The panel's vectors, one broadcast, a product where there is no FMA.
-            if (mr * vectors + vectors + 1 + !t->fma > t->registers) break;
+            if (mr * vectors + step_registers(t, from, vectors) > t->registers) break;
             double c = gemm_cycles(t, rows, n, mr, (double)vectors, nr);
             if (least != 0 && c >= least * 0.999) continue;
             least = c;
@@ -43,7 +74,6 @@ GemmTile gemm_tile(const Target *t, int64_t rows, int64_t n, int64_t k) {
             best.nr = nr;
         }
     }
-    best.order = k * n * 4 > t->l2 / 2; // panels outside when the weight does not stay in L2
     return best;
 }
 

@@ -247,14 +247,14 @@ typedef struct {
 static void choose_tile(Sched *sc, Lin *l) {
     int64_t rows = l->r.rows == 1 ? 8 : l->r.rows, quantum = 1;
     if (sc->deferred[l->x] >= 0) quantum = dw_of(&sc->g->nodes.v[sc->deferred[l->x]]).quantum;
-    l->tile = gemm_tile(sc->t, rows, l->r.n, l->a_row / 4);
+    l->tile = gemm_tile(sc->t, l->from, rows, l->r.n, l->a_row / 4);
     l->block = l->r.rows;
     if (l->columns) return;
     if (quantum == 1 && l->tile.mr < rows) quantum = l->tile.mr;
     bool shares = sc->trains && sc->deferred[l->x] < 0 && !has_prologue(&l->f) && l->f.tail < 0;
     l->block = shares ? shared_block(sc, rows, l->k > l->r.n ? l->k : l->r.n)
                       : row_block(rows, quantum, l->tile.mr, l->a_row + l->out_row, sc->t->l2 / 2);
-    l->tile = gemm_tile(sc->t, l->block, l->r.n, l->a_row / 4);
+    l->tile = gemm_tile(sc->t, l->from, l->block, l->r.n, l->a_row / 4);
 }
 
 static Lin lin_of(Sched *sc, const Node *n) {
@@ -372,6 +372,7 @@ static Follow gemm_call(Sched *sc, Step *st, const Lin *l, Operand a) {
     spec_set(&s, A_mr, l->tile.mr);
     spec_set(&s, A_nr, l->tile.nr);
     spec_set(&s, A_ku, l->tile.ku);
+    if (l->tile.tiles) spec_set(&s, A_tiles, 1);
     if (l->tile.order) spec_set(&s, A_order, 1);
     spec_from(&s, l->from);
     if (l->f.store >= 0) spec_to(sc, &s, l->n, body_node(l->n, l->f.store));

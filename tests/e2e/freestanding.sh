@@ -38,6 +38,18 @@ if [ "$(uname -m)" = x86_64 ]; then
     done
 fi
 
+# Tiles are the system's to lend: where there is none, AVX-512 does it.
+if command -v objdump >/dev/null; then
+    for form in '' --freestanding; do
+        "$CNXC" build $small -o spr.o --emit=obj $form --target=sapphirerapids --precision=bf16 \
+            --weights w.safetensors
+        objdump -d spr.o >spr.txt
+        grep -q tdpbf16ps spr.txt && tiles=yes || tiles=no
+        case $form,$tiles in ,no | --freestanding,yes) fail "tiles $form: $tiles" ;; esac
+        grep -q "vfmadd.*zmm" spr.txt || fail "no AVX-512 $form"
+    done
+fi
+
 must_fail "--freestanding makes objects" "$CNXC" build $small -o net --freestanding --weights w.safetensors
 must_fail "--freestanding needs --weights" "$CNXC" build $small -o net.o --emit=obj --freestanding
 must_fail "--freestanding takes one target" "$CNXC" build $small -o net.o --emit=obj --freestanding \

@@ -1,7 +1,8 @@
 // Kernels on narrow numbers, compiled for every row of the target table this machine can run: GEMM
 // on bf16 and on bytes, exact on whole numbers; results rounded to bf16 and u8 as ops cast and
 // quantize say; the layouts of weights. Dot products are looked for in the code.
-#include "kernel_case.h"
+#include "gemm_case.h"
+#include "tile_model.h"
 
 static double to_bf16(float x) {
     uint32_t bits;
@@ -75,7 +76,8 @@ static double rounded(DType dt, double v, double step, int64_t zero) {
 // ---- gemm --------------------------------------------------------------------------------------
 typedef struct {
     DType from, to;
-    int64_t m, n, k, mr, nr, ku, order, r0, r1, c0, c1;
+    GemmCase g;
+    bool tiles;
 } Case;
 
 static char *packed(DType dt, const char *w, int64_t n, int64_t k, int64_t nr) {
@@ -89,58 +91,119 @@ static char *packed(DType dt, const char *w, int64_t n, int64_t k, int64_t nr) {
     return out;
 }
 
-static void gemm_check(const Target *t, const Case *g) {
-    Spec s = spec_new(K_GEMM);
-    DType wdt = g->from == DT_U8 ? DT_I8 : g->from;
-    set_int(&s, A_n, g->n);
-    set_int(&s, A_k, g->k);
-    set_int(&s, A_mr, g->mr);
-    set_int(&s, A_nr, g->nr);
-    set_int(&s, A_ku, g->ku);
-    set_int(&s, A_order, g->order);
-    set_int(&s, A_from, dtype_word(g->from));
-    set_to(&s, g->to);
-    set_ints(&s, A_epilogue, (int64_t[]){EPI_SCALE, EPI_BIAS}, 2);
-    bool bytes = g->from == DT_U8;
-    char *a = whole(g->from, g->m * g->k, bytes ? 0 : -8, bytes ? 255 : 8);
-    char *w = whole(wdt, g->n * g->k, bytes ? -127 : -8, bytes ? 127 : 8);
-    float *scale = integers(g->n, 1), *bias = integers(g->n, 64);
-    char *out = bytes_new(g->m * g->n * dtype_bytes(g->to));
-    void *ops[] = {a, packed(wdt, w, g->n, g->k, g->nr), out, scale, bias, grid(64, 100)};
-    compile(t, &s)(ops, g->r0, g->r1, g->c0, g->c1);
-    const char *what = arena_printf(arena, "%s m=%d rows %d..%d", spec_text(t, &s), (int)g->m,
-                                    (int)g->r0, (int)g->r1);
-    for (int64_t r = g->r0; r < g->r1; r++)
-        for (int64_t c = g->c0; c < g->c1; c++) {
-            double want = 0;
-            for (int64_t i = 0; i < g->k; i++)
-                want += element(g->from, a, r * g->k + i) * element(wdt, w, c * g->k + i);
-            want = rounded(g->to, want * scale[c] + bias[c], 64, 100);
-            double got = element(g->to, out, r * g->n + c);
-            if (got != want) fail_msg("%s: [%d,%d] is %g, not %g", what, (int)r, (int)c, got, want);
-        }
-    bytes_guarded(what, out, g->m * g->n * dtype_bytes(g->to));
+// Columns and rows of narrow results against the reference; what lies outside is left alone.
+static void narrow_check(const char *what, const Case *c, const Program *p,
+                         const ProgramOperands *o, const char *out, const double *want) {
+    const GemmCase *g = &c->g;
+    for (int64_t i = 0; i < g->m * g->n; i++) {
+        int64_t row = i / g->n, col = i % g->n;
+        double got = element(c->to, out, i), w = element(c->to, "\xa5\xa5", 0);
+        if (row >= g->r0 && row < g->r1 && col >= g->c0 && col < g->c1)
+            w = rounded(c->to, program_apply(p, o, want[i], row, col, g->n), 64, 100);
+        if (got != w) fail_msg("%s: [%d,%d] is %g, not %g", what, (int)row, (int)col, got, w);
+    }
+    bytes_guarded(what, out, g->m * g->n * dtype_bytes(c->to));
 }
+
+// The largest numbers where the program keeps sums exact, else small ones.
+static void gemm_check(const Target *t, const Case *c, const Program *p) {
+    const GemmCase *g = &c->g;
+    Spec s;
+    gemm_spec(&s, g, c->from, p);
+    bool bytes = c->from == DT_U8, large = p->n <= 2 && p->tol == 0;
+    DType wdt = bytes ? DT_I8 : c->from;
+    int range = p->tol > 0 ? 1 : large && bytes ? 127 : large ? 8 : 4;
+    set_to(&s, c->to);
+    if (c->tiles) set_int(&s, A_tiles, 1);
+    char *a = whole(c->from, g->m * g->k, bytes ? 0 : -range, bytes && large ? 255 : range);
+    char *w = whole(wdt, g->n * g->k, -range, range);
+    char *out = c->to == DT_F32 ? (char *)floats_new(g->m * g->n)
+                                : bytes_new(g->m * g->n * dtype_bytes(c->to));
+    double *want = NEWN(arena, double, g->m * g->n);
+    for (int64_t i = 0; i < g->m * g->n; i++)
+        for (int64_t k = 0; k < g->k; k++)
+            want[i] +=
+                element(c->from, a, i / g->n * g->k + k) * element(wdt, w, i % g->n * g->k + k);
+    void *ops[12] = {a, packed(wdt, w, g->n, g->k, g->nr), out};
+    ProgramOperands o = program_operands(p, g->m, g->n, ops, 3);
+    if (c->to == DT_U8) ops[spec_operands(&s.spec) - 1] = grid(64, 100);
+    compile(t, &s)(ops, g->r0, g->r1, g->c0, g->c1);
+    const char *what = gemm_text(t, &s, g);
+    if (c->to == DT_F32)
+        program_check(what, p, &o, (float *)(void *)out, want, g->m, g->n, g->r0, g->r1, g->c0,
+                      g->c1);
+    else
+        narrow_check(what, c, p, &o, out, want);
+}
+
+static const Program affine = {{EPI_SCALE, EPI_BIAS}, 2, 0};
 
 static void test_gemm(void **unused) {
     (void)unused;
     for (int i = 0; i < ntargets; i++) {
         const Target *t = targets[i];
         int64_t lanes = target_lanes(t), mr = t->registers >= 32 ? 8 : 4, nr = 2 * lanes;
+        int64_t odd = 3 * nr + lanes / 2 + 1;
         Case cases[] = {
-            {DT_BF16, DT_F32, 2 * mr, 2 * nr, 8, mr, nr, 4, 0, 0, 2 * mr, 0, 2 * nr},
-            {DT_BF16, DT_BF16, 49, 3 * nr + 1, 14, mr, nr, 2, 0, 0, 49, 0, 3 * nr + 1},
-            {DT_BF16, DT_U8, 19, 4 * nr + 2, 22, mr, nr, 4, 1, 5, 17, nr, 3 * nr},
-            {DT_BF16, DT_F32, 3, 5, 2, mr, nr, 4, 1, 0, 3, 0, 5},
-            {DT_U8, DT_F32, 2 * mr + 1, 2 * nr, 32, mr, nr, 4, 0, 0, 2 * mr + 1, 0, 2 * nr},
-            {DT_U8, DT_U8, 49, 3 * nr + lanes / 2 + 1, 28, mr, nr, 2, 1, 0, 49, 0,
-             3 * nr + lanes / 2 + 1},
-            {DT_U8, DT_BF16, 23, 80, 36, mr - 1, lanes == 16 ? 40 : nr, 4, 0, 2, 23, 0, 80},
-            {DT_U8, DT_F32, 9, nr, 4, 1, nr, 4, 1, 0, 9, 0, nr},
-            {DT_F32, DT_U8, 9, nr + 3, 5, mr, nr, 4, 0, 0, 9, 0, nr + 3},
+            {DT_BF16, DT_F32, {2 * mr, 2 * nr, 8, mr, nr, 4, 0, 0, 2 * mr, 0, 2 * nr}, false},
+            {DT_BF16, DT_BF16, {49, 3 * nr + 1, 14, mr, nr, 2, 0, 0, 49, 0, 3 * nr + 1}, false},
+            {DT_BF16, DT_U8, {19, 4 * nr + 2, 22, mr, nr, 4, 1, 5, 17, nr, 3 * nr}, false},
+            {DT_BF16, DT_F32, {3, 5, 2, mr, nr, 4, 1, 0, 3, 0, 5}, false},
+            {DT_U8,
+             DT_F32,
+             {2 * mr + 1, 2 * nr, 32, mr, nr, 4, 0, 0, 2 * mr + 1, 0, 2 * nr},
+             false},
+            {DT_U8, DT_U8, {49, odd, 28, mr, nr, 2, 1, 0, 49, 0, odd}, false},
+            {DT_U8,
+             DT_BF16,
+             {23, 80, 36, mr - 1, lanes == 16 ? 40 : nr, 4, 0, 2, 23, 0, 80},
+             false},
+            {DT_U8, DT_F32, {9, nr, 4, 1, nr, 4, 1, 0, 9, 0, nr}, false},
+            {DT_F32, DT_U8, {9, nr + 3, 5, mr, nr, 4, 0, 0, 9, 0, nr + 3}, false},
         };
-        for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) gemm_check(t, &cases[c]);
+        for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) gemm_check(t, &cases[c], &affine);
+        for (int p = 0; p < NPROGRAMS; p++) {
+            Case c = {p % 2 ? DT_U8 : DT_BF16,
+                      DT_F32,
+                      {19, odd, 20, mr, nr, 2, p % 4 / 2, 2, 19, 0, odd},
+                      false};
+            gemm_check(t, &c, &programs[p]);
+        }
     }
+}
+
+// Tiles, on this CPU in C. Rows of whole blocks, of more than a tile and of less; panels whole,
+// of more than 16 columns and of less; both orders; every program.
+static void test_tiles(void **unused) {
+    (void)unused;
+    if (emulated()) return;
+    static const Case cases[] = {
+        {DT_BF16, DT_F32, {32, 32, 32, 32, 32, 16, 0, 0, 32, 0, 32}, true},
+        {DT_BF16, DT_F32, {64, 96, 96, 32, 32, 16, 0, 0, 64, 0, 96}, true},
+        {DT_BF16, DT_BF16, {49, 40, 40, 32, 32, 10, 0, 0, 49, 0, 40}, true},
+        {DT_BF16, DT_U8, {57, 60, 48, 32, 32, 12, 1, 3, 54, 32, 60}, true},
+        {DT_BF16, DT_F32, {1, 10, 20, 32, 32, 10, 1, 0, 1, 0, 10}, true},
+        {DT_BF16, DT_F32, {5, 33, 6, 32, 32, 1, 0, 2, 2, 0, 33}, true},
+        {DT_U8, DT_F32, {64, 64, 64, 32, 32, 16, 1, 0, 64, 0, 64}, true},
+        {DT_U8, DT_U8, {100, 75, 112, 32, 32, 14, 0, 1, 100, 0, 75}, true},
+        {DT_U8, DT_BF16, {48, 48, 40, 32, 32, 10, 1, 0, 48, 0, 48}, true},
+        {DT_U8, DT_F32, {16, 5, 192, 32, 32, 16, 0, 0, 16, 0, 5}, true},
+    };
+    const Target *t = tile_model_target(arena, targets[ntargets - 1]);
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        const GemmCase *g = &cases[c].g;
+        gemm_check(t, &cases[c], &affine);
+        if (g->r0 < g->r1 && !tiles.dots) fail_msg("case %d ran without tiles", (int)c);
+        tiles.dots = 0;
+    }
+    for (int p = 0; p < NPROGRAMS; p++)
+        for (int order = 0; order < 2; order++) {
+            Case c = {p % 2 ? DT_U8 : DT_BF16,
+                      DT_F32,
+                      {70, 75, 56, 32, 32, 14, order, 1, 70, 0, 75},
+                      true};
+            gemm_check(t, &c, &programs[p]);
+        }
 }
 
 // ---- gradient of a weight ----------------------------------------------------------------------
@@ -351,10 +414,10 @@ static void test_instructions(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gemm),         cmocka_unit_test(test_gemm_dw),
-        cmocka_unit_test(test_conversions),  cmocka_unit_test(test_rounding),
-        cmocka_unit_test(test_rows),         cmocka_unit_test(test_quantize_rows),
-        cmocka_unit_test(test_instructions),
+        cmocka_unit_test(test_gemm),          cmocka_unit_test(test_tiles),
+        cmocka_unit_test(test_gemm_dw),       cmocka_unit_test(test_conversions),
+        cmocka_unit_test(test_rounding),      cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_quantize_rows), cmocka_unit_test(test_instructions),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

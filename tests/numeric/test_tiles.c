@@ -1,47 +1,83 @@
 // What the target table leads to, on every row: the instructions of the inner loop of a GEMM, by
 // disassembly, whether the row runs here or not.
-#include "kernel_case.h"
+#include "gemm_case.h"
 #include "../../passes/sched.h"
+#include <ctype.h>
 
-// The tile the table leads to is made of the instructions the row is for, and none of its sums
+// Spills and reloads between the head of an innermost loop and its last branch back, of all such
+// loops of a listing.
+static int loop_spills(const char *text) {
+    int count = 0;
+    for (const char *at = text; (at = strstr(at, "Inner Loop Header")) != NULL; at++) {
+        const char *line = at, *end = at;
+        while (line > text && line[-1] != '\n') line--;
+        if (*line != '.') { // the label stands above
+            line--;
+            while (line > text && line[-1] != '\n') line--;
+        }
+        const char *label = arena_strndup(arena, line, strcspn(line, ":"));
+        for (const char *p = at; (p = strstr(p, label)) != NULL; p += strlen(label))
+            if (!isdigit((unsigned char)p[strlen(label)])) end = p;
+        count += codegen_spills(arena_strndup(arena, at, (size_t)(end - at)), "");
+    }
+    return count;
+}
+
+// The tile the table leads to is made of the instruction the row is for, and none of its sums
 // leaves its register in the loop over k.
-static void tile_check(const Target *t, int64_t n, int64_t k, const char *instruction) {
-    Spec s = spec_new(K_GEMM);
-    GemmTile tile = gemm_tile(t, 196, n, k);
-    set_int(&s, A_n, n);
-    set_int(&s, A_k, k);
-    set_int(&s, A_mr, tile.mr);
-    set_int(&s, A_nr, tile.nr);
-    set_int(&s, A_ku, tile.ku);
-    set_int(&s, A_order, tile.order);
-    set_ints(&s, A_epilogue, (int64_t[]){EPI_BIAS}, 1);
+static void tile_check(const Target *t, DType from, int64_t n, int64_t k, const char *instruction) {
+    GemmTile tile = gemm_tile(t, from, 196, n, k * dtype_bytes(from) / 4);
+    GemmCase g = {.n = n, .k = k, .mr = tile.mr, .nr = tile.nr, .ku = tile.ku, .order = tile.order};
+    Spec s;
+    gemm_spec(&s, &g, from, &(Program){{EPI_BIAS}, 1, 0});
+    if (tile.tiles) set_int(&s, A_tiles, 1);
     const char *why = "", *text = codegen_kernel_asm(arena, t, &s.spec, &why);
     if (!text) fail_msg("%s: %s", spec_text(t, &s), why);
-    const char *micro = strstr(text, arena_printf(arena, "gemm_0.%dxnr:", (int)tile.mr));
-    if (!micro) fail_msg("%s: no code of whole tiles", spec_text(t, &s));
+    const char *whole = tile.tiles ? arena_printf(arena, "gemm.%s.tiles.2x2:", dtype_name(from))
+                                   : arena_printf(arena, "gemm_0.%dxnr:", (int)tile.mr);
+    const char *micro = strstr(text, whole);
+    if (!micro) fail_msg("%s: no %s", spec_text(t, &s), whole);
     if (!strstr(micro, instruction)) fail_msg("%s: no %s", spec_text(t, &s), instruction);
-    int spills = codegen_spills(text, "gemm_0.");
+    // What does not fit into registers in the epilogue of narrow sums may go to memory there.
+    int spills = from == DT_F32 ? codegen_spills(text, "gemm") : loop_spills(text);
+    if (!strstr(text, "Inner Loop Header")) fail_msg("%s: no loop", spec_text(t, &s));
     if (spills) fail_msg("%s: %d spills and reloads", spec_text(t, &s), spills);
 }
 
-static void test_tiles(void **unused) {
-    (void)unused;
-    static const struct {
-        const char *target, *instruction;
-    } rows[] = {{"x86-64", "mulss"},        {"x86-64-v2", "mulps"},        {"x86-64-v3", "vfmadd"},
-                {"x86-64-v4", "%zmm"},      {"znver4", "vfmadd"},          {"znver5", "vfmadd"},
-                {"sapphirerapids", "%zmm"}, {"aarch64", "fmla\tv"},        {"armv8.2-a", "fmla\tv"},
-                {"armv8.6-a", "fmla\tv"},   {"aarch64-sve256", "fmla\tz"}, {"riscv64", "fmadd.s"},
-                {"riscv64-v", "vfmacc.vf"}};
+// What rows of the target table multiply f32, bf16 and bytes with.
+static const struct {
+    const char *target, *instructions[3];
+} rows[] = {{"x86-64", {"mulss", "mulss", "pmaddwd"}},
+            {"x86-64-v2", {"mulps", "mulps", "pmaddwd"}},
+            {"x86-64-v3", {"vfmadd", "vfmadd", "vpmaddwd"}},
+            {"x86-64-v4", {"%zmm", "vfmadd", "vpmaddwd"}},
+            {"znver4", {"vfmadd", "vdpbf16ps", "vpdpbusd"}},
+            {"znver5", {"vfmadd", "vdpbf16ps", "vpdpbusd"}},
+            {"sapphirerapids", {"%zmm", "tdpbf16ps", "tdpbusd"}},
+            {"aarch64", {"fmla\tv", "fmla\tv", "mla\tv"}},
+            {"armv8.2-a", {"fmla\tv", "fmla\tv", "sdot\tv"}},
+            {"armv8.6-a", {"fmla\tv", "bfdot\tv", "usdot\tv"}},
+            {"aarch64-sve256", {"fmla\tz", "bfdot\tz", "usdot\tz"}},
+            {"riscv64", {"fmadd.s", "fmadd.s", "mul"}},
+            {"riscv64-v", {"vfmacc.vf", "vfmacc.vf", "vmacc.v"}}};
+
+static void test_tiles(void **from) {
+    static const DType types[] = {DT_F32, DT_BF16, DT_U8};
     static const int64_t shapes[][2] = {{160, 40}, {40, 160}, {384, 96}, {96, 384}, {768, 3072}};
+    int type = *(const int *)*from;
     assert_int_equal(sizeof rows / sizeof *rows, target_count);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++)
-            tile_check(target_find(rows[i].target), shapes[k][0], shapes[k][1],
-                       rows[i].instruction);
+            tile_check(target_find(rows[i].target), types[type], shapes[k][0], shapes[k][1],
+                       rows[i].instructions[type]);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_tiles)};
+    static int types[] = {0, 1, 2};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_prestate(test_tiles, &types[0]),
+        cmocka_unit_test_prestate(test_tiles, &types[1]),
+        cmocka_unit_test_prestate(test_tiles, &types[2]),
+    };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

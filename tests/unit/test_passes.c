@@ -4,7 +4,7 @@
 #include "ir/eval.h"
 #include "ir/text.h"
 #include "passes/pipeline.h"
-#include "tests/numeric/emulator.h"
+#include "tests/numeric/tile_model.h"
 #include <math.h>
 
 // Compiled programs live until the process ends, on purpose: what LLVM holds for them is no leak.
@@ -201,40 +201,101 @@ static char *prepared_weights(Run *r) {
     return weights;
 }
 
+// Runs the scheduled program on noise; its outputs are `want`.
+static void check_outputs(Run *r, const char *what, const Tensor *want, double tolerance) {
+    const Graph *g = module_find(r->p.module, "infer");
+    const void *in[MAX_PORTS];
+    void *out[MAX_PORTS];
+    for (int i = 0; i < g->inputs.n; i++) {
+        Value v = g->inputs.v[i];
+        Tensor x =
+            noise_tensor(r->arena, DT_F32, graph_type(g, v), node_str(graph_def(g, v), A_name));
+        size_t bytes = 4 * (size_t)tensor_elems(&x);
+        in[i] = memcpy(operand_bytes(r->arena, bytes), x.data, bytes);
+    }
+    for (int i = 0; i < g->outputs.n; i++) out[i] = block_new(4 * tensor_elems(&want[i]));
+    char *weights = prepared_weights(r);
+    CnxrtFrame frame = {.weights = weights, .inputs = in, .outputs = out};
+    run_schedule(r, find_schedule(r, "infer"), &frame);
+    for (int i = 0; i < g->outputs.n; i++) {
+        int64_t n = tensor_elems(&want[i]);
+        double *got = NEWN(r->arena, double, n + 1);
+        for (int64_t k = 0; k < n; k++) got[k] = ((float *)out[i])[k];
+        assert_close(what, g->outputs.v[i].name, &want[i], got, tolerance);
+        block_free(out[i]);
+    }
+    block_free(weights);
+}
+
 // Compiled for row t of the target table, or for this machine where t is NULL.
 static void check_compiled(const char *name, const char *text, bool unoptimised, const Target *t) {
     Run r;
     operands_reset();
     run_start(&r, text);
     if (t) r.p.target = t;
-    const Graph *g = module_find(r.p.module, "infer");
     Tensor *want = eval_module(r.arena, r.p.module);
     const char *what = arena_printf(r.arena, "%s compiled for %s%s", name, r.p.target->name,
                                     unoptimised ? " unoptimised" : "");
     if (!run_passes(&r, (PipelineOptions){.unoptimised = unoptimised}))
         fail_msg("%s: %s", what, r.text);
-    const void *in[MAX_PORTS];
-    void *out[MAX_PORTS];
-    for (int i = 0; i < g->inputs.n; i++) {
-        Value v = g->inputs.v[i];
-        Tensor x =
-            noise_tensor(r.arena, DT_F32, graph_type(g, v), node_str(graph_def(g, v), A_name));
-        size_t bytes = 4 * (size_t)tensor_elems(&x);
-        in[i] = memcpy(operand_bytes(r.arena, bytes), x.data, bytes);
-    }
-    for (int i = 0; i < g->outputs.n; i++) out[i] = block_new(4 * tensor_elems(&want[i]));
-    char *weights = prepared_weights(&r);
-    CnxrtFrame frame = {.weights = weights, .inputs = in, .outputs = out};
-    run_schedule(&r, find_schedule(&r, "infer"), &frame);
-    for (int i = 0; i < g->outputs.n; i++) {
-        int64_t n = tensor_elems(&want[i]);
-        double *got = NEWN(r.arena, double, n + 1);
-        for (int64_t k = 0; k < n; k++) got[k] = ((float *)out[i])[k];
-        assert_close(what, g->outputs.v[i].name, &want[i], got, 1e-4);
-        block_free(out[i]);
-    }
-    block_free(weights);
+    check_outputs(&r, what, want, 1e-4);
     run_end(&r);
+}
+
+// ---- narrow numbers ----------------------------------------------------------------------------
+static const char narrow_program[] = "program infer {\n"
+                                     "%x = input {name=\"x\"} : f32[B,7,9,24]\n"
+                                     "%e = param {name=\"e\"} : f32[24,24]\n"
+                                     "%w = param {name=\"w\"} : f32[80,24]\n"
+                                     "%b = param {name=\"b\"} : f32[80]\n"
+                                     "%v = param {name=\"v\"} : f32[24,80]\n"
+                                     "%u = param {name=\"u\"} : f32[5,24]\n"
+                                     "%s = linear %x, %e : f32[B,7,9,24] @\"stem\"\n"
+                                     "%y = linear %s, %w, %b : f32[B,7,9,80] @\"pw1\"\n"
+                                     "%g = gelu %y : f32[B,7,9,80]\n"
+                                     "%z = linear %g, %v : f32[B,7,9,24] @\"pw2\"\n"
+                                     "%a = add %s, %z : f32[B,7,9,24]\n"
+                                     "%p = global_avg_pool %a : f32[B,24]\n"
+                                     "%o = linear %p, %u : f32[B,5] @\"head\"\n"
+                                     "return y=%a, o=%o\n"
+                                     "}\n";
+
+// What the precision pass makes of it, compiled, is what its evaluation says, but where a sum lies
+// between two narrow numbers.
+static void check_narrow(const Target *t, const char *precision) {
+    Run r;
+    operands_reset();
+    run_start(&r, narrow_program);
+    r.p.target = t;
+    PrecisionPlan plan = {.base = PRECISION_FP32};
+    PipelineOptions opt = {.precision = &plan, .stop_level = LEVEL_FUSED};
+    if (!precision_parse(&plan, r.arena, r.diag, "test", precision) ||
+        !ranges_parse(&plan, r.arena, r.diag, "test", "pw1 -8 8\npw2 -0.2 20\n") ||
+        !run_passes(&r, opt))
+        fail_msg("%s: %s", precision, r.text);
+    const char *what = arena_printf(r.arena, "%s for %s%s", precision, t->name,
+                                    t->tile_calls ? " with tiles" : "");
+    Tensor *want = eval_module(r.arena, r.p.module);
+    opt = (PipelineOptions){.passes = "schedule,plan-memory"};
+    if (!run_passes(&r, opt)) fail_msg("%s: %s", what, r.text);
+    check_outputs(&r, what, want, 1e-2);
+    run_end(&r);
+}
+
+static void test_narrow_targets(void **state) {
+    (void)state;
+    Arena *a = arena_new();
+    const Target *list[32] = {emulator.target};
+    int n = emulated();
+    for (int i = 0; !emulated() && i < target_count; i++)
+        if (codegen_host_runs(a, &target_table[i])) list[n++] = &target_table[i];
+    if (!emulated()) list[n] = tile_model_target(a, list[n - 1]), n++;
+    for (int i = 0; i < n; i++) {
+        check_narrow(list[i], "bf16");
+        check_narrow(list[i], "int8");
+        if (list[i]->tile_calls && !tiles.dots) fail_msg("no tiles");
+    }
+    arena_free(a);
 }
 
 static void test_compiled(void **state) {
@@ -273,7 +334,6 @@ static void test_emulated(void **state) {
     (void)state;
     for (int i = 0; i < PROGRAMS; i++)
         check_compiled(programs[i].name, programs[i].text, false, emulator.target);
-    emulator_stop();
 }
 
 // Every prefix of the rewrites is right as well.
@@ -358,13 +418,16 @@ int main(void) {
         cmocka_unit_test(test_compiled),
         cmocka_unit_test(test_compiled_unoptimised),
         cmocka_unit_test(test_backward_targets),
+        cmocka_unit_test(test_narrow_targets),
         cmocka_unit_test(test_errors),
     };
-    const struct CMUnitTest there[] = {cmocka_unit_test(test_emulated)};
+    const struct CMUnitTest there[] = {cmocka_unit_test(test_emulated),
+                                       cmocka_unit_test(test_narrow_targets)};
     Arena *a = arena_new();
     emulator_start(a);
     int failed = emulated() ? cmocka_run_group_tests(there, NULL, NULL)
                             : cmocka_run_group_tests(tests, NULL, NULL);
+    emulator_stop();
     arena_free(a);
     return failed;
 }
