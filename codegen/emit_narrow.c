@@ -1,9 +1,9 @@
 // Narrow numbers: how vectors of f32 are written as bf16 or u8 and read back, and products of
 // groups of 4 bytes with sums in f32 or i32.
 //
-// Where the target has the dot product a group is one instruction; on SVE, of a scalable register. Elsewhere a group is taken
-// apart: two bf16 widen to two f32 (the upper half of a float is one), four bytes widen to pairs of
-// i16 whose products two instructions sum (x86), or to four i32.
+// Where the target has the dot product a group is one instruction; on SVE, of a scalable register.
+// Elsewhere a group is taken apart: two bf16 widen to two f32 (the upper half of a float is one),
+// four bytes widen to pairs of i16 whose products two instructions sum (x86), or to four i32.
 #include "emit.h"
 
 DType operand_dtype(const KernelSpec *spec) { return dtype_of_word(spec_int(spec, A_from)); }
