@@ -2,7 +2,7 @@
 tools
 "$CNXC" weights init $small w.safetensors --seed 5
 "$CNXC" build $small --programs=infer -o native --weights w.safetensors
-npy x.npy
+picture x.npy
 ./native infer --input x.npy --output native.npy
 
 must_fail "cannot run the compiler no-such-gcc: No such file" \

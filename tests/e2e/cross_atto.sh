@@ -1,9 +1,13 @@
-# A whole atto at 224 for every architecture: the same logits as here.
+# A whole atto at 224 for every architecture: the same logits of a photograph as here.
 tools
 "$CNXC" weights init convnextv2_atto w.safetensors --seed 3
-npy x.npy 224 224
+picture x.npy 224 224
 "$CNXC" build convnextv2_atto --programs=infer -o net
 ./net infer --weights w.safetensors --input x.npy --output native.npy
+if [ -r "$photo" ]; then
+    ./net infer --weights w.safetensors --output photo.npy "$photo" >/dev/null
+    cmp photo.npy native.npy
+fi
 
 tried=
 # atto TARGETS CC RUN...: what the CPU picks, and the least of them.

@@ -7,7 +7,7 @@ all=x86-64-v2,x86-64-v3,x86-64-v4
 "$CNXC" build $small --programs=infer -o one --target=x86-64-v2 --weights w.safetensors
 "$CNXC" build $small --programs=infer -o fat --target=x86-64-v4,x86-64-v2,x86-64-v3 \
     --weights w.safetensors --time 2>time.txt
-npy x.npy
+picture x.npy
 ./one infer --input x.npy --output one.npy
 
 # Every version this machine runs gives the same logits, from weights that are there once.

@@ -24,6 +24,17 @@ export LSAN_OPTIONS="suppressions=$dir/.leaks:print_suppressions=0"
 # to 1e-5 of the largest.
 npy() { "$dir/tools/npy" "${2:-64}" "${3:-96}" >"$1"; }
 same() { "$dir/tools/same" "$1" "$2" || fail "$1 and $2 differ"; }
+# picture FILE [HEIGHT WIDTH]: a photograph as that network sees it, float32; made-up values without
+# the folder CNX_DATA.
+photo="${CNX_DATA:-}/test-vectors/000000039769.png"
+picture() {
+    if [ -r "$photo" ]; then
+        "$PICTURE" "$photo" "${2:-64}" "${3:-96}" >"$1"
+    else
+        echo "no test-vectors in CNX_DATA: made-up values instead of a photograph"
+        npy "$@"
+    fi
+}
 tools() {
     mkdir "$dir/tools"
     for tool in npy same; do "$CC" -O1 -std=c17 "$SOURCE/tests/e2e/$tool.c" -o "$dir/tools/$tool" -lm; done
