@@ -35,7 +35,8 @@ static const char *host_vector_length(void) {
     bytes = vl < 0 ? 0 : vl & PR_SVE_VL_LEN_MASK;
     return bytes >= 32 ? ",+sve256" : "";
 #elif defined(__riscv) && __riscv_xlen == 64
-    if (getauxval(AT_HWCAP) >> ('V' - 'A') & 1) __asm__("csrr %0, 0xc22" : "=r"(bytes)); // vlenb
+    if (getauxval(AT_HWCAP) >> ('V' - 'A') & 1)
+        __asm__ volatile("csrr %0, 0xc22" : "=r"(bytes)); // vlenb
     return bytes >= 32 ? ",+zvl256b" : "";
 #endif
     return bytes ? "?" : "";

@@ -112,14 +112,28 @@ static bool cpu_has(Cpu *c, const char *name, size_t n) {
 }
 #elif defined(__riscv) && __riscv_xlen == 64
 #include <sys/auxv.h>
+#include <unistd.h>
 
-// v: the vector extension; zvl256b: vectors of 256 bits and more (register vlenb is 0xc22).
+// Linux answers riscv_hwprobe from 6.4 on; before that the letters of the ISA have to do.
+static bool vectors_present(void) {
+    enum { SYS_RISCV_HWPROBE = 258, IMA_EXT_0 = 4, IMA_V = 2 };
+    struct {
+        int64_t key;
+        uint64_t value;
+    } probe = {IMA_EXT_0, 0};
+    if (syscall(SYS_RISCV_HWPROBE, &probe, 1, 0, 0, 0) == 0 && probe.key == IMA_EXT_0)
+        return probe.value >> IMA_V & 1;
+    return getauxval(AT_HWCAP) >> ('V' - 'A') & 1;
+}
+
+// v: the vector extension; zvl256b: vectors of 256 bits and more (register vlenb is 0xc22, which
+// may be read only where there are vectors).
 static bool cpu_has(Cpu *c, const char *name, size_t n) {
     (void)c;
-    bool v = getauxval(AT_HWCAP) >> ('V' - 'A') & 1;
+    bool v = vectors_present();
     if (n == 1 && *name == 'v') return v;
     unsigned long bytes = 0;
-    if (v) __asm__("csrr %0, 0xc22" : "=r"(bytes));
+    if (v) __asm__ volatile("csrr %0, 0xc22" : "=r"(bytes));
     return n == 7 && memcmp(name, "zvl256b", 7) == 0 && bytes >= 32;
 }
 #else
