@@ -22,7 +22,8 @@ typedef struct {
     VEC(int32_t) words; // of all steps
     VEC(Place) places;
     VEC(LLVMValueRef) kernels;
-    int calls;                   // written
+    int span;                    // where the last one begins, -1: none yet
+    int spans, calls;            // written
     int most_operands, most_ops; // of a part, of a call
 } Tables;
 
@@ -41,6 +42,13 @@ static Place operand_place(const Schedule *s, const Operand *op, bool by_image) 
         p.word[PLACE_INDEX] = F_ARENA;
         p.word[PLACE_CONSTANT] = s->fixed_bytes + op->offset;
         p.word[PLACE_BATCHED] = 1;
+        break;
+    case REGION_SLOT:
+        p.word[PLACE_INDEX] = F_ARENA;
+        p.word[PLACE_CONSTANT] = s->fixed_bytes + buf->offset + op->offset;
+        p.word[PLACE_BATCHED] = 1;
+        p.word[PLACE_SLOT] = -s->slot_bytes;
+        p.word[PLACE_IMAGE] = s->slot_bytes;
         break;
     case REGION_SCRATCH:
         p.word[PLACE_INDEX] = F_SCRATCH;
@@ -62,6 +70,7 @@ static int64_t operand_offset(const Schedule *s, const Operand *op) {
     case REGION_INPUT:
     case REGION_OUTPUT: return op->offset;
     case REGION_IMAGE: return buf->offset;
+    case REGION_SLOT: return s->image_bytes; // slots lie behind the images
     default: return buf->offset + op->offset;
     }
 }
@@ -131,14 +140,6 @@ static void put_part(Tables *t, const Step *st, const Call *calls, int n, int64_
     t->most_operands = (int)most(t->most_operands, operands);
 }
 
-// Steps that read blocks of weights which do not stay in L2 as a whole (gemm, order n) take all
-// images for one block of columns before the next.
-static bool columns_first(const Step *st) {
-    for (int i = 0; i < st->calls.n; i++)
-        if (spec_int(&st->calls.v[i].spec, A_order)) return true;
-    return false;
-}
-
 static void put_step(Tables *t, const Step *st) {
     int start = t->words.n;
     int64_t col_block = st->col_block > 0 ? st->col_block : most(st->cols, 1);
@@ -152,13 +153,29 @@ static void put_step(Tables *t, const Step *st) {
         [STEP_COLS] = st->cols,
         [STEP_COL_BLOCK] = col_block,
         [STEP_COL_BLOCKS] = col_blocks,
-        [STEP_COLUMNS_FIRST] = columns_first(st)};
+        [STEP_COLUMNS_FIRST] = step_columns_first(st)};
     put(t, head, STEP_WORDS);
     int parts = st->over == OVER_LIST ? (int)st->rows : 1, calls = st->calls.n / parts;
     for (int i = 0; i < parts; i++)
         put_part(t, st, st->calls.v + (ptrdiff_t)i * calls, calls,
                  st->over == OVER_LIST ? list_elems(t->s, st, i) : 0);
     t->words.v[start + STEP_LENGTH] = t->words.n - start;
+}
+
+// The step is the next of the last span, or begins one.
+static void put_spans(Tables *t, int step) {
+    int first, last;
+    step_span(t->s, step, &first, &last);
+    bool by_image = first < last;
+    bool begins = by_image || t->span < 0 ? step == first : t->words.v[t->span + SPAN_BY_IMAGE];
+    if (begins) {
+        t->span = t->words.n;
+        t->spans++;
+        put(t, (int64_t[SPAN_WORDS]){[SPAN_BY_IMAGE] = by_image}, SPAN_WORDS);
+    }
+    put_step(t, &t->s->steps.v[step]);
+    t->words.v[t->span + SPAN_STEPS]++;
+    t->words.v[t->span + SPAN_LENGTH] = t->words.n - t->span;
 }
 
 // ---- programs ----------------------------------------------------------------------------------
@@ -179,21 +196,21 @@ static LLVMValueRef program_tables(Tables *t) {
     Unit *u = t->u;
     const char *name = t->s->name;
     LLVMValueRef fields[] = {
-        [PROGRAM_STEPS] =
+        [PROGRAM_SPANS] =
             steps_table(u, t->words.v, t->words.n, arena_printf(u->arena, "%s_steps", name)),
         [PROGRAM_PLACES] =
             places_table(u, t->places.v, t->places.n, arena_printf(u->arena, "%s_places", name)),
         [PROGRAM_KERNELS] = unit_table(u, u->ptr, t->kernels.v, t->kernels.n,
                                        arena_printf(u->arena, "%s_kernels", name)),
-        [PROGRAM_COUNT] = unit_i64(u, t->s->steps.n)};
+        [PROGRAM_COUNT] = unit_i64(u, t->spans)};
     unsigned n = sizeof fields / sizeof *fields;
     LLVMValueRef init = LLVMConstStructInContext(u->ctx, fields, n, 0);
     return unit_constant(u, init, arena_printf(u->arena, "%s_tables", name));
 }
 
 LLVMValueRef emit_program(Unit *u, const Schedule *s) {
-    Tables t = {.u = u, .s = s, .most_operands = 1, .most_ops = 1};
-    for (int i = 0; i < s->steps.n; i++) put_step(&t, &s->steps.v[i]);
+    Tables t = {.u = u, .s = s, .span = -1, .most_operands = 1, .most_ops = 1};
+    for (int i = 0; i < s->steps.n; i++) put_spans(&t, i);
     LLVMValueRef tables = program_tables(&t), walk = unit_walker(u);
     const char *symbol = arena_printf(u->arena, "%s_run", s->name);
     LLVMValueRef fn = unit_function(u, symbol, u->run_fn, LLVMInternalLinkage);

@@ -1,8 +1,8 @@
 // Functions of freestanding objects, which need no other code: they lay the frame of a run out on
 // the stack and in the caller's memory and call the program on the one thread there is.
 //
-//   memory, rounded up to 64 | arena: fixed + batch * per image | scratch | one result after the
-//   other
+//   memory, rounded up to 64 | arena: fixed + batch * per image + a slot | scratch | one result
+//   after the other
 //
 // The last part takes the results the caller does not want.
 #include "module.h"
@@ -22,17 +22,19 @@ static int64_t results_bytes(const Schedule *s) {
 
 FreestandingMemory freestanding_memory(const CodegenModel *m) {
     static const char *const programs[] = {"infer", "features"};
-    int64_t fixed = 0, image = 0, scratch = 0, results = 0;
+    int64_t fixed = 0, image = 0, slot = 0, scratch = 0, results = 0;
     for (int i = 0; i < 2; i++) {
         const Schedule *s = model_program(m, programs[i]);
         if (!s) continue;
         fixed = most(fixed, s->fixed_bytes);
         image = most(image, s->image_bytes);
+        slot = most(slot, s->slot_bytes);
         scratch = most(scratch, s->scratch_bytes);
         results = most(results, results_bytes(s));
     }
     int64_t per_image = rounded(image) + results;
-    return (FreestandingMemory){ALIGN + rounded(fixed) + rounded(scratch) + per_image, per_image};
+    return (FreestandingMemory){
+        ALIGN + rounded(fixed) + rounded(slot) + rounded(scratch) + per_image, per_image};
 }
 
 // ---- code --------------------------------------------------------------------------------------
@@ -79,8 +81,8 @@ static void emit_runner(Unit *u, const char *suffix, const Schedule *s, LLVMValu
     LLVMValueRef address = LLVMBuildPtrToInt(u->b, LLVMGetParam(fn, 0), u->i64, "");
     LLVMValueRef skip = LLVMBuildNSWSub(u->b, round_up(u, address), address, "");
     LLVMValueRef arena = unit_bytes_at(u, LLVMGetParam(fn, 0), skip);
-    LLVMValueRef bytes =
-        unit_add(u, unit_mul_c(u, batch, s->image_bytes), unit_i64(u, s->fixed_bytes));
+    LLVMValueRef bytes = unit_add(u, unit_mul_c(u, batch, s->image_bytes),
+                                  unit_i64(u, s->fixed_bytes + s->slot_bytes));
     LLVMValueRef scratch = unit_bytes_at(u, arena, round_up(u, bytes));
     LLVMValueRef spare = unit_bytes_at(u, scratch, unit_i64(u, rounded(s->scratch_bytes)));
     LLVMValueRef null = LLVMConstPointerNull(u->ptr);

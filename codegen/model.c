@@ -149,8 +149,9 @@ static LLVMValueRef program_constant(Unit *u, const Schedule *s, LLVMValueRef ru
     int64_t macs = 0;
     LLVMValueRef calls = emit_call_table(u, s, &ncalls, &macs);
     return STRUCT(u, unit_string(u, s->name), run, unit_i64(u, s->fixed_bytes),
-                  unit_i64(u, s->image_bytes), unit_i64(u, s->scratch_bytes), unit_i32(u, nin),
-                  unit_i32(u, nout), unit_i32(u, ncalls), emit_ports(u, s, REGION_INPUT, nin),
+                  unit_i64(u, s->image_bytes), unit_i64(u, s->slot_bytes),
+                  unit_i64(u, s->scratch_bytes), unit_i32(u, nin), unit_i32(u, nout),
+                  unit_i32(u, ncalls), emit_ports(u, s, REGION_INPUT, nin),
                   emit_ports(u, s, REGION_OUTPUT, nout), calls, unit_i64(u, macs));
 }
 

@@ -1,8 +1,10 @@
 // The walker: the functions that run any program of the module from its tables (walk.h).
 //
 //   walk(frame, thread, nthreads, program, operands, ops):
-//     for each step:  loop or list;  barrier, but after the last: the end of the parallel region
-//     is one
+//     for each span:
+//       by image: batch / nthreads images of the thread's own, one after the other: run_span
+//       the images left, all threads together:  run_span, with a barrier before each step
+//   run_span(w, span):  for each step:  loop or list
 //   loop(w, step):
 //     units = images * row blocks * column blocks, split evenly and contiguously over threads
 //     for each unit:  run_calls
@@ -16,8 +18,23 @@
 // units: ir/schedule.h.
 #include "walk.h"
 
-// The arguments of walk, which the other functions reach through a table of these words.
-enum { W_FRAME, W_THREAD, W_THREADS, W_PROGRAM, W_OPERANDS, W_OPS, W_WORDS };
+// What all functions know, in a table of words: the arguments of walk, and what is being run.
+enum {
+    W_FRAME,
+    W_THREAD,
+    W_THREADS,
+    W_PROGRAM,
+    W_OPERANDS,
+    W_OPS,
+    W_ARGS,
+    W_SHARE = W_ARGS, // of SHARES equal parts of each step: which one is this thread's
+    W_SHARES,
+    W_IMAGE,   // the first image
+    W_IMAGES,  // how many
+    W_SLOTS,   // the image of slot 0
+    W_STARTED, // 1: there was a step before
+    W_WORDS
+};
 
 // An operand of the current part.
 enum { ROW_BASE, ROW_IMAGE, ROW_BLOCK, ROW_ROW };
@@ -77,10 +94,10 @@ static Val blocks_of(Emit *e, Val x, Val y) {
     return emit_iadd(e, quotient(e, emit_isub(e, x, one), y), one);
 }
 
-// Where the share of a thread of n things begins.
+// Where the thread's share of n things begins; next: the one after it.
 static Val share_begin(Emit *e, Val w, Val n, int next) {
-    Val thread = emit_iadd(e, word(e, w, W_THREAD), emit_i64(e, next));
-    return quotient(e, times(e, n, thread), word(e, w, W_THREADS));
+    Val share = emit_iadd(e, word(e, w, W_SHARE), emit_i64(e, next));
+    return quotient(e, times(e, n, share), word(e, w, W_SHARES));
 }
 
 // ---- calls -------------------------------------------------------------------------------------
@@ -97,7 +114,8 @@ static void emit_tick(Unit *u, Val w, Val call) {
 }
 
 // The address of an operand but for what depends on the unit.
-static Val operand_base(Emit *e, Val frame, Val thread, Val place, Val offset) {
+static Val operand_base(Emit *e, Val w, Val place, Val offset) {
+    Val frame = emit_ptr(e, w, W_FRAME), thread = word(e, w, W_THREAD);
     Val field = word(e, place, PLACE_TABLE);
     Val table = LLVMBuildLoad2(e->b, e->ptr, words_at(e, frame, field), "");
     table = choose(e, field, table, frame);
@@ -105,6 +123,7 @@ static Val operand_base(Emit *e, Val frame, Val thread, Val place, Val offset) {
     Val batch = choose(e, word(e, place, PLACE_BATCHED), word(e, frame, F_BATCH), emit_i64(e, 1));
     Val bytes = emit_iadd(e, word(e, place, PLACE_CONSTANT), times(e, offset, batch));
     bytes = emit_iadd(e, bytes, times(e, thread, word(e, place, PLACE_THREAD)));
+    bytes = emit_iadd(e, bytes, times(e, word(e, w, W_SLOTS), word(e, place, PLACE_SLOT)));
     return bytes_at(e, base, bytes);
 }
 
@@ -113,7 +132,6 @@ static Val emit_resolve(Unit *u) {
     Emit *e = &u->emit;
     Val fn = emit_internal(e, "walk_resolve", (LLVMTypeRef[]){u->ptr, u->ptr}, 2);
     Val w = LLVMGetParam(fn, 0), part = LLVMGetParam(fn, 1);
-    Val frame = emit_ptr(e, w, W_FRAME), thread = word(e, w, W_THREAD);
     Val places = emit_ptr(e, emit_ptr(e, w, W_PROGRAM), PROGRAM_PLACES);
     Val calls = emit_imul(e, entry(e, part, PART_CALLS), CALL_WORDS);
     Val walk[] = {entries_at(e, entries_at_c(e, part, PART_WORDS), calls),
@@ -122,7 +140,7 @@ static Val emit_resolve(Unit *u) {
     loop_begin(e, &l, emit_i64(e, 0), entry(e, part, PART_OPERANDS), 1, walk, 2);
     Val place = words_at(e, places, emit_imul(e, entry(e, walk[0], OPERAND_PLACE), PLACE_WORDS));
     Val offset = entry_offset(e, walk[0]);
-    word_set(e, walk[1], ROW_BASE, operand_base(e, frame, thread, place, offset));
+    word_set(e, walk[1], ROW_BASE, operand_base(e, w, place, offset));
     word_set(e, walk[1], ROW_IMAGE, word(e, place, PLACE_IMAGE));
     word_set(e, walk[1], ROW_BLOCK, word(e, place, PLACE_BLOCK));
     word_set(e, walk[1], ROW_ROW, word(e, place, PLACE_ROW));
@@ -177,7 +195,7 @@ static Val emit_run_calls(Unit *u) {
 typedef struct {
     Val resolve, run_calls;
     Val w, step; // parameters of the step's function
-    Val images, rows, blocks, cols;
+    Val image, images, rows, blocks, cols;
 } StepEmit;
 
 static StepEmit step_begin(Unit *u, const char *symbol, Val resolve, Val run_calls, Val *fn) {
@@ -198,7 +216,7 @@ static void emit_unit(Emit *e, const StepEmit *s, Val part, Val i) {
     Val rest = choose(e, first, remainder_of(e, i, each), quotient(e, i, col_blocks));
     Val row_block = entry(e, step, STEP_ROW_BLOCK), col_block = entry(e, step, STEP_COL_BLOCK);
     Val unit[2 + U_PARAMS] = {s->w, part}, *u = unit + 2;
-    u[U_IMAGE] = quotient(e, rest, s->blocks);
+    u[U_IMAGE] = emit_iadd(e, s->image, quotient(e, rest, s->blocks));
     u[U_BLOCK] = remainder_of(e, rest, s->blocks);
     u[U_R0] = times(e, u[U_BLOCK], row_block);
     u[U_R1] = emit_imin(e, emit_iadd(e, u[U_R0], row_block), s->rows);
@@ -216,7 +234,9 @@ static Val emit_loop(Unit *u, Val resolve, Val run_calls) {
     emit_call(e, resolve, (Val[]){s.w, part}, 2);
     emit_tick(u, s.w, emit_i64(e, -1));
     Val batch = word(e, emit_ptr(e, s.w, W_FRAME), F_BATCH), rows = entry(e, s.step, STEP_ROWS);
-    s.images = choose(e, entry(e, s.step, STEP_IMAGES), batch, one);
+    Val by_image = entry(e, s.step, STEP_IMAGES);
+    s.image = choose(e, by_image, word(e, s.w, W_IMAGE), emit_i64(e, 0));
+    s.images = choose(e, by_image, word(e, s.w, W_IMAGES), one);
     s.rows = times(e, rows, choose(e, entry(e, s.step, STEP_FLAT), batch, one));
     s.blocks = blocks_of(e, s.rows, entry(e, s.step, STEP_ROW_BLOCK));
     s.cols = entry(e, s.step, STEP_COLS);
@@ -271,17 +291,18 @@ static Val emit_list(Unit *u, Val resolve, Val run_calls) {
 }
 
 // ---- programs ----------------------------------------------------------------------------------
-// The barrier, when there is more than one thread and another step.
-static void emit_barrier(Unit *u, Val w, Val another) {
+// The barrier, when there is more than one thread and a step before.
+static void emit_barrier(Unit *u, Val w) {
     Emit *e = &u->emit;
     Val thread = word(e, w, W_THREAD), threads = word(e, w, W_THREADS);
     Val team = emit_ptr(e, emit_ptr(e, w, W_FRAME), F_TEAM);
+    Val many = emit_less(e, emit_i64(e, 1), threads), started = is_set(e, word(e, w, W_STARTED));
     LLVMTypeRef type = LLVMFunctionType(u->none, (LLVMTypeRef[]){u->ptr, u->i64, u->i64}, 3, 0);
     If wait;
-    Val many = emit_less(e, emit_i64(e, 1), threads);
-    if_begin(e, &wait, LLVMBuildAnd(e->b, many, another, ""), NULL, 0);
+    if_begin(e, &wait, LLVMBuildAnd(e->b, many, started, ""), NULL, 0);
     emit_call(e, unit_extern(u, "cnxrt_barrier", type), (Val[]){team, thread, threads}, 3);
     if_end(e, &wait);
+    word_set(e, w, W_STARTED, emit_i64(e, 1));
 }
 
 static void call_if(Emit *e, Val cond, Val fn, Val w, Val step) {
@@ -291,24 +312,80 @@ static void call_if(Emit *e, Val cond, Val fn, Val w, Val step) {
     if_end(e, &is);
 }
 
+// void run_span(w, span)
+static Val emit_run_span(Unit *u) {
+    Emit *e = &u->emit;
+    Val resolve = emit_resolve(u), calls = emit_run_calls(u);
+    Val loop = emit_loop(u, resolve, calls), list = emit_list(u, resolve, calls);
+    Val fn = emit_internal(e, "walk_span", (LLVMTypeRef[]){u->ptr, u->ptr}, 2);
+    Val w = LLVMGetParam(fn, 0), span = LLVMGetParam(fn, 1);
+    Val step = entries_at_c(e, span, SPAN_WORDS);
+    Val together = emit_less(e, emit_i64(e, 1), word(e, w, W_SHARES));
+    Loop l;
+    loop_begin(e, &l, emit_i64(e, 0), entry(e, span, SPAN_STEPS), 1, &step, 1);
+    If wait;
+    if_begin(e, &wait, together, NULL, 0);
+    emit_barrier(u, w);
+    if_end(e, &wait);
+    Val is_list = is_set(e, entry(e, step, STEP_LIST));
+    call_if(e, is_list, list, w, step);
+    call_if(e, LLVMBuildNot(e->b, is_list, ""), loop, w, step);
+    step = entries_at(e, step, entry(e, step, STEP_LENGTH));
+    loop_end(e, &l);
+    emit_return(e);
+    return fn;
+}
+
+// What is run next: `images` images from `image` on, the first of them in slot `slot`.
+static void set_images(Emit *e, Val w, Val image, Val images, Val slot) {
+    word_set(e, w, W_IMAGE, image);
+    word_set(e, w, W_IMAGES, images);
+    word_set(e, w, W_SLOTS, emit_isub(e, image, slot));
+}
+
+static void set_share(Emit *e, Val w, Val share, Val shares) {
+    word_set(e, w, W_SHARE, share);
+    word_set(e, w, W_SHARES, shares);
+}
+
+// Each thread `own` images, one after the other.
+static void emit_own_images(Unit *u, Val w, Val run_span, Val span, Val own) {
+    Emit *e = &u->emit;
+    Val zero = emit_i64(e, 0), one = emit_i64(e, 1), thread = word(e, w, W_THREAD);
+    If any;
+    if_begin(e, &any, is_set(e, own), NULL, 0);
+    emit_barrier(u, w);
+    set_share(e, w, zero, one);
+    Loop l;
+    Val i = loop_begin(e, &l, zero, own, 1, NULL, 0);
+    set_images(e, w, emit_iadd(e, times(e, thread, own), i), one, thread);
+    emit_call(e, run_span, (Val[]){w, span}, 2);
+    loop_end(e, &l);
+    if_end(e, &any);
+}
+
 LLVMValueRef unit_walker(Unit *u) {
     Emit *e = &u->emit;
     Val fn = LLVMGetNamedFunction(u->mod, "walk");
     if (fn) return fn;
-    Val resolve = emit_resolve(u), calls = emit_run_calls(u);
-    Val loop = emit_loop(u, resolve, calls), list = emit_list(u, resolve, calls);
+    Val run_span = emit_run_span(u), zero = emit_i64(e, 0);
     LLVMTypeRef p = u->ptr, i = u->i64;
-    fn = emit_internal(e, "walk", (LLVMTypeRef[]){p, i, i, p, p, p}, W_WORDS);
+    fn = emit_internal(e, "walk", (LLVMTypeRef[]){p, i, i, p, p, p}, W_ARGS);
     Val w = emit_stack(e, u->i64, W_WORDS), program = LLVMGetParam(fn, W_PROGRAM);
-    for (int k = 0; k < W_WORDS; k++) word_set(e, w, k, LLVMGetParam(fn, (unsigned)k));
-    Val step = emit_ptr(e, program, PROGRAM_STEPS), count = word(e, program, PROGRAM_COUNT);
+    for (int k = 0; k < W_ARGS; k++) word_set(e, w, k, LLVMGetParam(fn, (unsigned)k));
+    word_set(e, w, W_STARTED, zero);
+    Val thread = LLVMGetParam(fn, W_THREAD), threads = LLVMGetParam(fn, W_THREADS);
+    Val batch = word(e, LLVMGetParam(fn, W_FRAME), F_BATCH);
+    Val span = emit_ptr(e, program, PROGRAM_SPANS);
     Loop l;
-    Val at = loop_begin(e, &l, emit_i64(e, 0), count, 1, &step, 1);
-    Val is_list = is_set(e, entry(e, step, STEP_LIST));
-    call_if(e, is_list, list, w, step);
-    call_if(e, LLVMBuildNot(e->b, is_list, ""), loop, w, step);
-    emit_barrier(u, w, emit_less(e, emit_iadd(e, at, emit_i64(e, 1)), count));
-    step = entries_at(e, step, entry(e, step, STEP_LENGTH));
+    loop_begin(e, &l, zero, word(e, program, PROGRAM_COUNT), 1, &span, 1);
+    Val own = choose(e, entry(e, span, SPAN_BY_IMAGE), quotient(e, batch, threads), zero);
+    emit_own_images(u, w, run_span, span, own);
+    Val done = times(e, own, threads);
+    set_share(e, w, thread, threads);
+    set_images(e, w, done, emit_isub(e, batch, done), zero);
+    call_if(e, emit_less(e, done, batch), run_span, w, span);
+    span = entries_at(e, span, entry(e, span, SPAN_LENGTH));
     loop_end(e, &l);
     emit_return(e);
     return fn;

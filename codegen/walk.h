@@ -1,14 +1,15 @@
 // The tables that programs are written in and the walker reads (driver.c writes, walk.c emits the
 // reader): arrays of 64-bit words, of the many steps 32-bit ones. Private to codegen/.
 //
-//   program: steps, places, kernels, how many steps
-//   step:    its words, parts; part:  its words, calls, operands (32-bit)
+//   program: spans, places, kernels, how many spans
+//   span:    its words, steps; step:  its words, parts; part:  its words, calls, operands (32-bit)
 //
+// Steps that follow each other and are of no span are one here, too: not BY_IMAGE.
 // A step has one part; a list step (OVER_LIST) several. An operand is the number of its place and
 // an offset of its own; operands that differ by that alone share a place:
 //
 //   table[index] + constant + offset * (batched ? images of the batch : 1) + thread * per_thread
-//   + image * per_image + block * per_block + r0 * per_row
+//   + first image in work * per_slot + image * per_image + block * per_block + r0 * per_row
 #ifndef CNX_CODEGEN_WALK_H
 #define CNX_CODEGEN_WALK_H
 #include "module.h"
@@ -27,7 +28,9 @@ enum {
     F_STATE
 };
 
-enum { PROGRAM_STEPS, PROGRAM_PLACES, PROGRAM_KERNELS, PROGRAM_COUNT };
+enum { PROGRAM_SPANS, PROGRAM_PLACES, PROGRAM_KERNELS, PROGRAM_COUNT };
+
+enum { SPAN_LENGTH, SPAN_STEPS, SPAN_BY_IMAGE, SPAN_WORDS };
 
 enum {
     STEP_LENGTH,    // words, parts included
@@ -69,6 +72,7 @@ enum {
     PLACE_CONSTANT,
     PLACE_BATCHED,
     PLACE_THREAD,
+    PLACE_SLOT,
     PLACE_IMAGE,
     PLACE_BLOCK,
     PLACE_ROW,

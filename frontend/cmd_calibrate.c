@@ -45,7 +45,7 @@ static bool runner_open(Runner *r, const Calibration *c, const PipelineOptions *
     r->weights = compile_prepared(&r->model, c->weights, d);
     if (r->weights) r->run = codegen_jit_program(a, r->s, d);
     if (!r->run) return false;
-    r->arena = aligned(a, r->s->fixed_bytes + r->s->image_bytes);
+    r->arena = aligned(a, r->s->fixed_bytes + r->s->image_bytes + r->s->slot_bytes);
     r->scratch = aligned(a, r->s->scratch_bytes);
     r->outputs = NEWN(a, void *, r->s->buffers.n + 1);
     for (int i = 0; i < r->s->buffers.n; i++) {

@@ -1,11 +1,16 @@
-// Memory plans as text and as SVG: one panel per program, steps to the right, bytes per image
-// downwards, a rectangle per buffer from its first to its last step.
+// Memory plans as text and as SVG: one panel per program, steps to the right, bytes per image,
+// then those of a slot, downwards, a rectangle per buffer from its first to its last step.
 #include "memory_map.h"
 #include <stdlib.h>
 
-static bool is_planned(const Buffer *b) {
-    return b->region == REGION_FIXED || b->region == REGION_IMAGE || b->region == REGION_SCRATCH;
+static bool is_planned(const Buffer *b) { return region_has_life(b->region); }
+
+// Memory of one image: for all of them, or for those in work.
+static bool is_of_image(const Buffer *b) {
+    return b->region == REGION_IMAGE || b->region == REGION_SLOT;
 }
+
+static int64_t image_bytes(const Schedule *s) { return s->image_bytes + s->slot_bytes; }
 
 static const Buffer **planned_buffers(Arena *a, const Schedule *s, int *n) {
     const Buffer **v = NEWN(a, const Buffer *, s->buffers.n + 1);
@@ -28,10 +33,10 @@ void memory_map(Str *out, const Schedule *s) {
     const Buffer **v = planned_buffers(out->arena, s, &n);
     int64_t sum = 0;
     str_printf(out,
-               "; memory of %s: %lld bytes fixed, %lld per image, %lld scratch per thread, "
-               "%lld of prepared weights\n",
+               "; memory of %s: %lld bytes fixed, %lld per image, %lld per image in work, "
+               "%lld scratch per thread, %lld of prepared weights\n",
                s->name, (long long)s->fixed_bytes, (long long)s->image_bytes,
-               (long long)s->scratch_bytes, (long long)s->weight_bytes);
+               (long long)s->slot_bytes, (long long)s->scratch_bytes, (long long)s->weight_bytes);
     if (n)
         str_printf(out, ";   %-8s %12s %12s  %-9s %s\n", "region", "offset", "bytes", "steps",
                    "buffer");
@@ -40,11 +45,12 @@ void memory_map(Str *out, const Schedule *s) {
         const char *live = arena_printf(out->arena, "%d..%d", b->first, b->last);
         str_printf(out, ";   %-8s %12lld %12lld  %-9s %s\n", region_name(b->region),
                    (long long)b->offset, (long long)b->bytes, live, b->name);
-        if (b->region == REGION_IMAGE) sum += b->bytes;
+        if (is_of_image(b)) sum += b->bytes;
     }
-    if (sum && s->image_bytes)
+    int64_t image = image_bytes(s);
+    if (sum && image)
         str_printf(out, ";   reuse: %lld bytes of buffers in %lld per image (%.1f times)\n",
-                   (long long)sum, (long long)s->image_bytes, (double)sum / (double)s->image_bytes);
+                   (long long)sum, (long long)image, (double)sum / (double)image);
     str_add(out, ";\n");
 }
 
@@ -65,10 +71,11 @@ static const char *escape(Arena *a, const char *text) {
 }
 
 static void svg_buffer(Str *out, const Schedule *s, const Buffer *b, double y0, int index) {
-    double steps = s->steps.n ? s->steps.n : 1, total = (double)s->image_bytes;
+    double steps = s->steps.n ? s->steps.n : 1, total = (double)image_bytes(s);
+    int64_t offset = b->offset + (b->region == REGION_SLOT ? s->image_bytes : 0);
     double x = MARGIN + b->first / steps * PANEL_WIDTH;
     double w = (b->last - b->first + 1) / steps * PANEL_WIDTH;
-    double y = y0 + (double)b->offset / total * PANEL_HEIGHT;
+    double y = y0 + (double)offset / total * PANEL_HEIGHT;
     double h = (double)b->bytes / total * PANEL_HEIGHT;
     const char *name = escape(out->arena, b->name);
     str_printf(out,
@@ -84,31 +91,33 @@ static void svg_buffer(Str *out, const Schedule *s, const Buffer *b, double y0, 
 
 static void svg_panel(Str *out, const Schedule *s, double top) {
     double y0 = top + TITLE;
-    str_printf(out,
-               "<text x=\"%d\" y=\"%.1f\" font-size=\"14\">%s: %.2f MB per image + %.2f MB fixed, "
-               "%.1f KB scratch per thread, %d steps</text>\n",
-               MARGIN, top + 20, escape(out->arena, s->name), (double)s->image_bytes / 1e6,
-               (double)s->fixed_bytes / 1e6, (double)s->scratch_bytes / 1e3, s->steps.n);
+    str_printf(
+        out,
+        "<text x=\"%d\" y=\"%.1f\" font-size=\"14\">%s: %.2f MB per image + %.2f MB per image in "
+        "work + %.2f MB fixed, %.1f KB scratch per thread, %d steps</text>\n",
+        MARGIN, top + 20, escape(out->arena, s->name), (double)s->image_bytes / 1e6,
+        (double)s->slot_bytes / 1e6, (double)s->fixed_bytes / 1e6, (double)s->scratch_bytes / 1e3,
+        s->steps.n);
     str_printf(out,
                "<rect x=\"%d\" y=\"%.1f\" width=\"%d\" height=\"%d\" fill=\"none\" "
                "stroke=\"#333\"/>\n<text x=\"4\" y=\"%.1f\">0</text>\n"
                "<text x=\"4\" y=\"%.1f\">%.2f MB</text>\n",
                MARGIN, y0, PANEL_WIDTH, PANEL_HEIGHT, y0 + 10, y0 + PANEL_HEIGHT,
-               (double)s->image_bytes / 1e6);
-    if (!s->image_bytes) return;
+               (double)image_bytes(s) / 1e6);
+    if (!image_bytes(s)) return;
     for (int i = 0; i < s->buffers.n; i++)
-        if (s->buffers.v[i].region == REGION_IMAGE) svg_buffer(out, s, &s->buffers.v[i], y0, i);
+        if (is_of_image(&s->buffers.v[i])) svg_buffer(out, s, &s->buffers.v[i], y0, i);
 }
 
 void memory_svg(Str *out, Schedule *const *schedules, int n) {
     int panels = 0, panel = TITLE + PANEL_HEIGHT + 20;
-    for (int i = 0; i < n; i++) panels += schedules[i]->image_bytes > 0;
+    for (int i = 0; i < n; i++) panels += image_bytes(schedules[i]) > 0;
     str_printf(out,
                "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
                "font-family=\"sans-serif\" font-size=\"9\">\n"
                "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n",
                PANEL_WIDTH + MARGIN + 20, panels * panel + 20);
     for (int i = 0, at = 0; i < n; i++)
-        if (schedules[i]->image_bytes > 0) svg_panel(out, schedules[i], at++ * panel);
+        if (image_bytes(schedules[i]) > 0) svg_panel(out, schedules[i], at++ * panel);
     str_add(out, "</svg>\n");
 }

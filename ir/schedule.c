@@ -73,6 +73,21 @@ const char *spec_print(Arena *a, const KernelSpec *s) {
     return str_cstr(&out);
 }
 
+void step_span(const Schedule *s, int step, int *first, int *last) {
+    for (*first = step; *first > 0 && s->steps.v[*first - 1].then;) --*first;
+    for (*last = step; *last + 1 < s->steps.n && s->steps.v[*last].then;) ++*last;
+}
+
+bool region_has_life(Region r) {
+    return r == REGION_FIXED || r == REGION_IMAGE || r == REGION_SLOT || r == REGION_SCRATCH;
+}
+
+bool step_columns_first(const Step *st) {
+    for (int i = 0; i < st->calls.n; i++)
+        if (spec_int(&st->calls.v[i].spec, A_order)) return true;
+    return false;
+}
+
 int list_calls(const Step *st) { return st->calls.n / (int)st->rows; }
 
 int64_t list_elems(const Schedule *s, const Step *st, int part) {
@@ -81,8 +96,8 @@ int64_t list_elems(const Schedule *s, const Step *st, int part) {
 }
 
 const char *region_name(Region r) {
-    static const char *const names[] = {"input", "output", "param", "weight",
-                                        "fixed", "image",  "state", "scratch"};
+    static const char *const names[] = {"input", "output", "param", "weight", "fixed",
+                                        "image", "slot",   "state", "scratch"};
     return names[r];
 }
 

@@ -73,6 +73,8 @@ const char *spec_print(Arena *a, const KernelSpec *s); // equal text <=> same ke
 //   WEIGHT          results of prepare, one blob, offset given
 //   FIXED           arena + offset
 //   IMAGE           arena + fixed_bytes + B*offset + image*bytes   (so [B,...] is contiguous)
+//   SLOT            arena + fixed_bytes + B*image_bytes + slot*slot_bytes + offset: of one image
+//                   while a span of steps runs on it; at most min(B, threads) slots
 //   STATE           blob `port` (STATE_*) of a training run + offset: that of parameter X in the
 //   raw
 //                   parameters for buffers named param.X grad.X m.X v.X ema.X
@@ -84,6 +86,7 @@ typedef enum {
     REGION_WEIGHT,
     REGION_FIXED,
     REGION_IMAGE,
+    REGION_SLOT,
     REGION_STATE,
     REGION_SCRATCH
 } Region;
@@ -100,7 +103,7 @@ typedef struct {
     int64_t bytes;   // per image if the type carries the batch, else in all (SCRATCH: per thread)
     int port;        // INPUT, OUTPUT; STATE: the blob
     int64_t offset;  // -1 until planned (WEIGHT, PARAM, STATE too); multiples of 64
-    int first, last; // steps in which it is live (IMAGE, FIXED, SCRATCH); -1 until planned
+    int first, last; // steps in which it is live (those of memory); -1 until planned
 } Buffer;
 
 typedef struct {
@@ -128,11 +131,17 @@ typedef struct {
 // LIST_QUANTUM, `cols` is their sum. Threads share the elements evenly, whatever the parts; calls
 // of a part see the same columns, at most col_block at a time.
 typedef enum { OVER_IMAGE, OVER_FLAT, OVER_ONCE, OVER_LIST } Over;
+//
+// A span is a run of steps over images that are joined by `then`. Each thread takes B/threads whole
+// images and runs all steps of the span on one after the other, without a barrier; the images left
+// are run step by step as above, units split over threads. So steps of a span read of an image only
+// what is of that image, and values that live in the span alone need a slot, not memory per image.
 enum { LIST_QUANTUM = 16 }; // a cache line of f32
 typedef struct {
     const char *name;
     Over over;
     int64_t rows, row_block, cols, col_block;
+    bool then; // the next step is of the same span
     VEC(Call) calls;
 } Step;
 
@@ -142,7 +151,7 @@ typedef struct {
     const Target *target;
     VEC(Buffer) buffers;
     VEC(Step) steps;
-    int64_t fixed_bytes, image_bytes, scratch_bytes; // by plan_memory; multiples of 64
+    int64_t fixed_bytes, image_bytes, slot_bytes, scratch_bytes; // by plan_memory; multiples of 64
     int64_t weight_bytes, param_bytes;
 } Schedule;
 
@@ -151,6 +160,13 @@ Schedule *schedule_parse(Arena *a, Diag *d, const char *file, const char *text, 
 // A file of several schedules with different names; NULL after errors.
 Schedule **schedules_parse(Arena *a, Diag *d, const char *file, const char *text, size_t n,
                            int *count);
+// The first and the last step of the span that a step is of: the step itself, outside of one.
+void step_span(const Schedule *s, int step, int *first, int *last);
+// The buffer has a place in memory that others use before and after it.
+bool region_has_life(Region r);
+// Steps that read blocks of weights which do not stay in L2 as a whole (gemm, order n) take all
+// images for one block of columns before the next.
+bool step_columns_first(const Step *st);
 // Of a list step: calls per part, and the elements of a part.
 int list_calls(const Step *st);
 int64_t list_elems(const Schedule *s, const Step *st, int part);

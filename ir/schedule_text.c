@@ -6,12 +6,12 @@
 
 enum { MAX_ERRORS = 20, MAX_BLOCK = 1 << 30, MAX_BUFFERS = 1 << 13 };
 static const char *const over_names[] = {"image", "flat", "once", "list"};
-static const char *const total_names[] = {"fixed", "image", "scratch", "weights", "params"};
-enum { TOTALS = 5 };
+static const char *const total_names[] = {"fixed", "image", "slot", "scratch", "weights", "params"};
+enum { TOTALS = 6 };
 
 static int64_t *schedule_total(Schedule *s, int i) {
-    int64_t *const totals[TOTALS] = {&s->fixed_bytes, &s->image_bytes, &s->scratch_bytes,
-                                     &s->weight_bytes, &s->param_bytes};
+    int64_t *const totals[TOTALS] = {&s->fixed_bytes,   &s->image_bytes,  &s->slot_bytes,
+                                     &s->scratch_bytes, &s->weight_bytes, &s->param_bytes};
     return totals[i];
 }
 
@@ -19,10 +19,6 @@ static int64_t type_bytes(Type t) {
     int64_t fixed, per_image;
     type_elems(t, &fixed, &per_image);
     return (fixed + per_image) * dtype_bytes(t.dt);
-}
-
-static bool region_has_life(Region r) {
-    return r == REGION_FIXED || r == REGION_IMAGE || r == REGION_SCRATCH;
 }
 
 static bool region_has_port(Region r) {
@@ -97,9 +93,9 @@ static void print_call(Str *out, const Call *c) {
 static void print_step(Str *out, const Step *s) {
     str_add(out, "  step ");
     text_string(out, s->name, strlen(s->name));
-    str_printf(out, " %s rows %lld/%lld cols %lld/%lld {\n", over_names[s->over],
+    str_printf(out, " %s rows %lld/%lld cols %lld/%lld%s {\n", over_names[s->over],
                (long long)s->rows, (long long)s->row_block, (long long)s->cols,
-               (long long)s->col_block);
+               (long long)s->col_block, s->then ? " then" : "");
     for (int i = 0; i < s->calls.n; i++) print_call(out, &s->calls.v[i]);
     str_add(out, "  }\n");
 }
@@ -309,9 +305,11 @@ static bool parse_step_head(Lexer *l, Step *step) {
     int over = parse_choice(l, "image, flat, once or list", over_names, 4);
     if (over < 0) return false;
     step->over = (Over)over;
-    return parse_extent(l, "rows", &step->rows, &step->row_block) &&
-           parse_extent(l, "cols", &step->cols, &step->col_block) &&
-           lex_expect(l, '{', "before the calls");
+    if (!parse_extent(l, "rows", &step->rows, &step->row_block) ||
+        !parse_extent(l, "cols", &step->cols, &step->col_block))
+        return false;
+    step->then = lex_accept_word(l, "then");
+    return lex_expect(l, '{', "before the calls");
 }
 
 static bool parse_step(Lexer *l, Schedule *s, int before) {

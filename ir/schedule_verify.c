@@ -67,12 +67,12 @@ static const char *verify_operand(Arena *a, const Schedule *s, const Operand *o,
         return arena_printf(a, "operand b%d has a row bias but is not scratch", o->buffer);
     if (written && (b->region == REGION_INPUT || b->region == REGION_PARAM))
         return arena_printf(a, "b%d (%s) is written", o->buffer, region_name(b->region));
-    bool lives =
-        b->region == REGION_FIXED || b->region == REGION_IMAGE || b->region == REGION_SCRATCH;
-    if (lives && b->first >= 0 && b->offset >= 0 && (step < b->first || step > b->last))
-        return arena_printf(a, "b%d is used in step %d but lives %d..%d", o->buffer, step, b->first,
-                            b->last);
-    return NULL;
+    if (!region_has_life(b->region) || b->first < 0 || b->offset < 0) return NULL;
+    int first = step, last = step;
+    if (b->region == REGION_IMAGE || b->region == REGION_FIXED) step_span(s, step, &first, &last);
+    if (first >= b->first && last <= b->last) return NULL;
+    return arena_printf(a, "b%d is used in step %d but lives %d..%d", o->buffer, step, b->first,
+                        b->last);
 }
 
 static const char *verify_call(Arena *a, const Schedule *s, const Call *c, int step) {
@@ -115,6 +115,25 @@ static const char *verify_list(Arena *a, const Schedule *s, const Step *st) {
                         (long long)elems, LIST_QUANTUM);
 }
 
+// Operands in slots are used in one span; *span: the first step of that of each buffer, -1: none
+// yet.
+static const char *verify_slots(Arena *a, const Schedule *s, int index, int *span) {
+    const Step *step = &s->steps.v[index];
+    int first, last;
+    step_span(s, index, &first, &last);
+    for (int i = 0; i < step->calls.n; i++)
+        for (int k = 0; k < step->calls.v[i].nops; k++) {
+            int b = step->calls.v[i].ops[k].buffer;
+            if (s->buffers.v[b].region != REGION_SLOT) continue;
+            if (step->over != OVER_IMAGE || (span[b] >= 0 && span[b] != first))
+                return arena_printf(a, "call %d: b%d, a slot, is used outside of its span", i, b);
+            span[b] = first;
+        }
+    if (!step->then) return NULL;
+    bool joined = step->over == OVER_IMAGE && last > index && step[1].over == OVER_IMAGE;
+    return joined ? NULL : "a span has steps over images only";
+}
+
 static const char *verify_step(Arena *a, const Schedule *s, int index) {
     const Step *step = &s->steps.v[index];
     if (step->rows < 1 || step->row_block < 1 || step->cols < 1 || step->col_block < 1)
@@ -131,6 +150,7 @@ static int64_t region_bytes(const Schedule *s, Region r) {
     switch (r) {
     case REGION_FIXED: return s->fixed_bytes;
     case REGION_IMAGE: return s->image_bytes;
+    case REGION_SLOT: return s->slot_bytes;
     case REGION_SCRATCH: return s->scratch_bytes;
     case REGION_WEIGHT: return s->weight_bytes;
     case REGION_STATE:
@@ -144,12 +164,12 @@ static const char *verify_buffer(Arena *a, const Schedule *s, const Buffer *b) {
     if (b->bytes < 0) return "negative size";
     bool batch = type_has_batch(b->type);
     if (batch && b->region != REGION_INPUT && b->region != REGION_OUTPUT &&
-        b->region != REGION_IMAGE)
+        b->region != REGION_IMAGE && b->region != REGION_SLOT)
         return arena_printf(a, "region %s cannot hold a batch (%s)", region_name(b->region),
                             type_print(a, b->type));
-    if (!batch && b->region == REGION_IMAGE)
-        return arena_printf(a, "region image needs a type with a batch, has %s",
-                            type_print(a, b->type));
+    if (!batch && (b->region == REGION_IMAGE || b->region == REGION_SLOT))
+        return arena_printf(a, "region %s needs a type with a batch, has %s",
+                            region_name(b->region), type_print(a, b->type));
     if (b->region == REGION_STATE && (b->port < 0 || b->port >= STATE_COUNT))
         return arena_printf(a, "there is no state %d", b->port);
     if (b->offset < 0) return b->offset == -1 ? NULL : "negative offset";
@@ -167,8 +187,7 @@ static const char *verify_buffer(Arena *a, const Schedule *s, const Buffer *b) {
 // in the step it is born in: kernels that work in place.
 static bool buffers_clash(const Buffer *x, const Buffer *y) {
     if (x->region != y->region || x->offset < 0 || y->offset < 0) return false;
-    if (x->region != REGION_FIXED && x->region != REGION_IMAGE && x->region != REGION_SCRATCH)
-        return false;
+    if (!region_has_life(x->region)) return false;
     if (x->offset + x->bytes <= y->offset || y->offset + y->bytes <= x->offset) return false;
     if (x->first < 0 || y->first < 0 || x->last < y->first || y->last < x->first) return false;
     bool in_place = x->offset == y->offset && (x->last == y->first || y->last == x->first);
@@ -198,8 +217,11 @@ const char *schedule_verify(const Schedule *s) {
     Arena *a = s->arena;
     if (!s->name || !s->target) return "no name or no target";
     const char *why = verify_buffers(a, s);
+    int *span = NEWN(a, int, s->buffers.n + 1);
+    for (int i = 0; i < s->buffers.n; i++) span[i] = -1;
     for (int i = 0; i < s->steps.n && !why; i++) {
         why = verify_step(a, s, i);
+        if (!why) why = verify_slots(a, s, i, span);
         if (why) why = arena_printf(a, "step \"%s\": %s", s->steps.v[i].name, why);
     }
     return why;

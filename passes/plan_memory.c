@@ -1,6 +1,8 @@
 // Lifetimes from the steps, then offsets: largest buffer first, each at the lowest offset where no
 // buffer that lives at the same time lies (best fit by size order). Regions are planned apart:
-// IMAGE (bytes per image), FIXED, SCRATCH (per thread), WEIGHT and PARAM (everything lives).
+// IMAGE (bytes per image), FIXED, SLOT (per image in work), SCRATCH (per thread), WEIGHT and PARAM
+// (everything lives). Threads are anywhere in a span of steps, so what it touches of IMAGE and
+// FIXED lives from its first step to its last.
 //
 // STATE buffers have the offsets of their parameters in PARAM; a parameter that prepare does not
 // read gets a place there all the same. WEIGHT offsets are decided by prepare's schedule and shared
@@ -21,8 +23,14 @@ static void find_lifetimes(Schedule *s) {
                 b->last = i;
             }
         }
-    for (int i = 0; i < s->buffers.n; i++)
-        if (s->buffers.v[i].first < 0) s->buffers.v[i].first = s->buffers.v[i].last = 0;
+    for (int i = 0; i < s->buffers.n; i++) {
+        Buffer *b = &s->buffers.v[i];
+        int other;
+        if (b->first < 0) b->first = b->last = 0;
+        if (b->region != REGION_IMAGE && b->region != REGION_FIXED) continue;
+        if (s->steps.n) step_span(s, b->first, &b->first, &other);
+        if (s->steps.n) step_span(s, b->last, &other, &b->last);
+    }
 }
 
 static bool overlap_in_time(const Buffer *x, const Buffer *y) {
@@ -160,6 +168,7 @@ void pass_plan_memory(Pipeline *p) {
         find_lifetimes(s);
         s->image_bytes = plan_region(s, REGION_IMAGE);
         s->fixed_bytes = plan_region(s, REGION_FIXED);
+        s->slot_bytes = plan_region(s, REGION_SLOT);
         s->scratch_bytes = plan_region(s, REGION_SCRATCH);
         if (s != prepare) s->param_bytes = lay_out(s, REGION_PARAM);
         share_states(s, params);

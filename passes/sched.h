@@ -170,9 +170,14 @@ bool schedule_depthwise(Sched *sc, const Node *n);
 
 // ---- steps that become one (schedule_merge.c) --------------------------------------------------
 void merge_steps(Sched *sc);
+// Step u, which comes later, touches what st writes.
+bool step_depends(const Step *u, const Step *st);
 // Rows of a block of the backward side's steps over `rows` rows of at most `width` columns: the
 // same for all that pass rows on to each other, the gradients of small weights included.
 int64_t shared_block(const Sched *sc, int64_t rows, int64_t width);
+
+// ---- steps that run image by image (schedule_span.c) ------------------------------------------
+void form_spans(Sched *sc);
 
 // ---- the backward side and the losses (schedule_grad.c) ----------------------------------------
 void schedule_grad(Sched *sc, const Node *n);

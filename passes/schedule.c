@@ -452,6 +452,7 @@ static Schedule *schedule_program(Pipeline *p, Prepare *prepare, const Graph *g)
     for (int i = 0; i < sc.g->nodes.n; i++) schedule_node(&sc, i);
     copy_outputs(&sc);
     merge_steps(&sc);
+    form_spans(&sc);
     return sc.s;
 }
 

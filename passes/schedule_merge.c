@@ -78,8 +78,7 @@ static bool writes_buffer(const Step *st, int buffer) {
     return false;
 }
 
-// Step u, which comes later, reads what st writes.
-static bool depends(const Step *u, const Step *st) {
+bool step_depends(const Step *u, const Step *st) {
     for (int c = 0; c < u->calls.n; c++)
         for (int k = 0; k < u->calls.v[c].nops; k++)
             if (writes_buffer(st, u->calls.v[c].ops[k].buffer)) return true;
@@ -105,7 +104,7 @@ static bool is_row_step(const Step *st) {
 // What step u reads of st are rows of the same block.
 static bool joins(const Schedule *s, const Step *st, const Step *u) {
     if (!is_row_step(st) || !is_row_step(u) || st->rows != u->rows ||
-        st->row_block != u->row_block || !depends(u, st))
+        st->row_block != u->row_block || !step_depends(u, st))
         return false;
     for (int c = 0; c < u->calls.n; c++)
         for (int k = 0; k < u->calls.v[c].nops; k++) {
@@ -123,7 +122,7 @@ static bool joins(const Schedule *s, const Step *st, const Step *u) {
 static int find_host(const Schedule *s, const Step *out, int n, const Step *u) {
     for (int j = n - 1; j >= 0 && j >= n - LOOK_BACK; j--) {
         if (joins(s, &out[j], u)) return j;
-        if (depends(u, &out[j])) return -1;
+        if (step_depends(u, &out[j])) return -1;
     }
     return -1;
 }

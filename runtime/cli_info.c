@@ -60,6 +60,7 @@ json_t *info_programs_json(const CnxrtModel *m) {
         json_object_set_new(o, "macs", json_integer(p->macs));
         json_object_set_new(o, "fixed_bytes", json_integer(p->fixed_bytes));
         json_object_set_new(o, "image_bytes", json_integer(p->image_bytes));
+        json_object_set_new(o, "slot_bytes", json_integer(p->slot_bytes));
         json_object_set_new(o, "scratch_bytes", json_integer(p->scratch_bytes));
         json_object_set_new(o, "kernel_calls", json_integer(p->ncalls));
         json_object_set_new(o, "inputs", ports_json(p->inputs, p->ninputs));
@@ -183,15 +184,16 @@ static void print_head(const Cli *c) {
 }
 
 bool info_programs_print(const CnxrtModel *m) {
-    Table t = {.right = "lrrrr"};
-    bool ok =
-        table_row(&t, "program\tfixed bytes\tbytes per image\tscratch per thread\tkernel calls");
+    Table t = {.right = "lrrrrr"};
+    bool ok = table_row(
+        &t, "program\tfixed bytes\tbytes per image\tper image in work\tscratch per thread\t"
+            "kernel calls");
     for (int i = 0; ok && i < m->nprograms; i++) {
         const CnxrtProgram *p = &m->programs[i];
-        char a[32], b[32], s[32];
-        ok = table_row(&t, "%s\t%s\t%s\t%s\t%d", p->name, report_count(p->fixed_bytes, a),
-                       report_count(p->image_bytes, b), report_count(p->scratch_bytes, s),
-                       p->ncalls);
+        char a[32], b[32], w[32], s[32];
+        ok = table_row(&t, "%s\t%s\t%s\t%s\t%s\t%d", p->name, report_count(p->fixed_bytes, a),
+                       report_count(p->image_bytes, b), report_count(p->slot_bytes, w),
+                       report_count(p->scratch_bytes, s), p->ncalls);
     }
     if (ok) table_print(&t, stdout);
     table_free(&t);

@@ -9,7 +9,7 @@
 
 // One run of a program. Filled by the runtime, read by every thread of generated code.
 typedef struct CnxrtFrame {
-    char *arena;               // fixed_bytes + batch * image_bytes, 64-byte aligned
+    char *arena;               // see CnxrtProgram; 64-byte aligned
     char *scratch;             // nthreads * scratch_bytes, 64-byte aligned
     char *weights;             // prepared weights (written by prepare, read by the others)
     const char *params;        // raw parameters, f32, official layout (prepare only)
@@ -53,7 +53,9 @@ typedef struct {
 typedef struct {
     const char *name; // "prepare", "infer", "features"
     void (*run)(const CnxrtFrame *frame, int64_t thread, int64_t nthreads);
-    int64_t fixed_bytes, image_bytes, scratch_bytes; // scratch per thread
+    // The arena of a run: fixed + batch * image + min(batch, threads) * slot bytes; scratch per
+    // thread.
+    int64_t fixed_bytes, image_bytes, slot_bytes, scratch_bytes;
     int32_t ninputs, noutputs, ncalls;
     const CnxrtPort *inputs, *outputs;
     const CnxrtCall *calls;

@@ -1,5 +1,6 @@
-// Aligned blocks and the sizes of a session's memory: arena = fixed + batch * per image of the
-// largest program, scratch per thread, and spare space for outputs the caller leaves out.
+// Aligned blocks and the sizes of a session's memory: arena = fixed + batch * per image + a slot
+// per image in work of the largest program, scratch per thread, and spare space for outputs the
+// caller leaves out.
 #include "memory.h"
 #include "cnxrt.h"
 #include <stdlib.h>
@@ -50,6 +51,7 @@ CnxrtPlan cnxrt_plan(const CnxrtModel *m, const char *programs, int64_t batch, i
         if (!cnxrt_program_listed(programs, p->name)) continue;
         int64_t arena = p->fixed_bytes, scratch = 0, spare = 0;
         add_product(&arena, batch, p->image_bytes, &plan.overflow);
+        add_product(&arena, batch < threads ? batch : threads, p->slot_bytes, &plan.overflow);
         add_product(&scratch, threads, p->scratch_bytes, &plan.overflow);
         for (int k = 0; k < p->noutputs; k++)
             add_product(&spare, batch, (p->outputs[k].bytes + 63) / 64 * 64, &plan.overflow);

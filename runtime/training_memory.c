@@ -129,8 +129,8 @@ static int64_t image_bytes(const TrainingOptions *o) {
     int64_t most = 1;
     for (int i = 0; i < o->model->nprograms; i++) {
         const CnxrtProgram *p = &o->model->programs[i];
-        if (cnxrt_program_listed(o->programs, p->name) && p->image_bytes > most)
-            most = p->image_bytes;
+        int64_t bytes = p->image_bytes + p->slot_bytes;
+        if (cnxrt_program_listed(o->programs, p->name) && bytes > most) most = bytes;
     }
     return most;
 }

@@ -78,7 +78,7 @@ typedef struct {
 } Compiled;
 
 static void run_schedule(const Values *v, const Schedule *s, CodegenRunFn fn, CnxrtFrame *frame) {
-    frame->arena = block_new(s->fixed_bytes + v->batch * s->image_bytes);
+    frame->arena = block_new(s->fixed_bytes + v->batch * s->image_bytes + s->slot_bytes);
     frame->scratch = block_new(s->scratch_bytes);
     frame->batch = v->batch;
     if (emulated())

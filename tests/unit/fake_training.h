@@ -158,7 +158,7 @@ static const CnxrtPort fake_rec_out[] = {{"loss", 0, {0}, 4}, {"pred", 3, {2, 2,
 static const CnxrtPort fake_update_in[] = {{"hyper", 1, {12}, 48}, {"groups", 2, {3, 2}, 24}};
 
 #define FAKE_PROGRAM(name, run, in, ni, out, no)                                                   \
-    { name, run, 64, 64, 64, ni, no, 0, in, out, NULL, 0 }
+    { name, run, 64, 64, 0, 64, ni, no, 0, in, out, NULL, 0 }
 static const CnxrtProgram fake_infer_programs[] = {
     FAKE_PROGRAM("prepare", fake_prepare_head, NULL, 0, NULL, 0),
     FAKE_PROGRAM("infer", fake_infer, fake_image, 1, fake_logits_port, 1),

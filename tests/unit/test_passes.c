@@ -165,7 +165,7 @@ static void test_passes_keep_meaning(void **state) {
 
 // ---- compiled equals eval ----------------------------------------------------------------------
 static void run_schedule(Run *r, const Schedule *s, CnxrtFrame *frame) {
-    frame->arena = block_new(s->fixed_bytes + BATCH * s->image_bytes);
+    frame->arena = block_new(s->fixed_bytes + BATCH * s->image_bytes + s->slot_bytes);
     frame->scratch = block_new(s->scratch_bytes);
     frame->batch = BATCH;
     CodegenRunFn fn = emulated() ? NULL : codegen_jit_program(r->arena, s, r->diag);

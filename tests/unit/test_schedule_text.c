@@ -81,6 +81,40 @@ static void parsed_values(void **state) {
     arena_free(a);
 }
 
+// Steps of a span, slots for what they alone touch; the rest of their memory lives through the
+// span.
+static void spans(void **state) {
+    (void)state;
+    Arena *a = arena_new();
+    const char *text = "schedule s target=\"aarch64\" image 64 slot 64 {\n"
+                       "  buffer b0 \"x\" image +0 : f32[B,4] live 0..1\n"
+                       "  buffer b1 \"t\" slot +0 : f32[B,4] live 0..1\n"
+                       "  step \"a\" image rows 1/1 cols 4/4 then {\n"
+                       "    copy {n=4} (b0, b1)\n"
+                       "  }\n"
+                       "  step \"b\" image rows 1/1 cols 4/4 {\n"
+                       "    copy {n=4} (b1, b1)\n"
+                       "  }\n"
+                       "}\n";
+    assert_string_equal(format(text, a), text);
+    Schedule *s = schedule_parse(a, diag_new(a, NULL), "s.ir", text, strlen(text));
+    int first, last;
+    step_span(s, 1, &first, &last);
+    assert_int_equal(first, 0);
+    assert_int_equal(last, 1);
+    assert_int_equal(s->slot_bytes, 64);
+    s->buffers.v[0].last = 0;
+    assert_non_null(strstr(schedule_verify(s), "b0 is used in step 0 but lives 0..0"));
+    s->buffers.v[0].last = 1;
+    s->steps.v[0].then = false;
+    assert_non_null(strstr(schedule_verify(s), "b1, a slot, is used outside of its span"));
+    s->steps.v[1].then = true;
+    assert_non_null(schedule_verify(s));
+    s->steps.v[0].then = true;
+    assert_non_null(strstr(schedule_verify(s), "a span has steps over images only"));
+    arena_free(a);
+}
+
 static void native_targets_keep_their_facts(void **state) {
     (void)state;
     Arena *a = arena_new();
@@ -305,6 +339,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(identity),
         cmocka_unit_test(parsed_values),
+        cmocka_unit_test(spans),
         cmocka_unit_test(native_targets_keep_their_facts),
         cmocka_unit_test(states),
         cmocka_unit_test(unplanned),

@@ -108,7 +108,7 @@ static const Schedule *find_schedule(const Run *r, const char *name) {
 static void run_schedule(const Run *r, const Schedule *s, CnxrtFrame *frame) {
     CodegenRunFn fn = codegen_jit_program(r->arena, s, r->diag);
     assert_non_null(fn);
-    frame->arena = bytes_new(r->arena, s->fixed_bytes + BATCH * s->image_bytes);
+    frame->arena = bytes_new(r->arena, s->fixed_bytes + BATCH * s->image_bytes + s->slot_bytes);
     frame->scratch = bytes_new(r->arena, s->scratch_bytes);
     frame->batch = BATCH;
     fn(frame, 0, 1);

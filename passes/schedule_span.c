@@ -1,0 +1,120 @@
+// Spans: steps that can run on one image after the other are joined (Step.then), so that what one
+// writes the next finds in cache, whatever the batch. What only a span touches needs memory for the
+// images in work, not for all: its buffers become slots.
+//
+//   step image { dwconv }                    step image then { dwconv }
+//   step image { gemm }                ->    step image then { gemm }
+//   step flat { sum (..) }                   step image { gemm }
+//   step image { gemm }                      step flat { sum (..) }
+//
+// Not in a span are steps whose weights do not stay in L2 (step_columns_first): they would be read
+// once per image. Steps over the whole batch that come between wait for the end of the span, as
+// long as what they read is small: it is kept for all images until then.
+#include "sched.h"
+
+typedef VEC(Step) Steps;
+
+// ---- steps over images -------------------------------------------------------------------------
+// Every operand of a batch has `rows` rows per image, so that rows of all images are rows of each.
+static bool rows_are_of_images(const Schedule *s, const Step *st) {
+    for (int c = 0; c < st->calls.n; c++)
+        for (int k = 0; k < st->calls.v[c].nops; k++) {
+            const Operand *o = &st->calls.v[c].ops[k];
+            const Buffer *b = &s->buffers.v[o->buffer];
+            if (o->offset || o->block_bytes || o->row_bytes) return false;
+            if (type_has_batch(b->type) &&
+                b->bytes != st->rows * type_last(b->type) * dtype_bytes(b->type.dt))
+                return false;
+        }
+    return true;
+}
+
+// Kernels that work row by row and know nothing of the others: grn_slope, too, where a block is a
+// row (all images are one block where the statistic is that of the batch).
+static bool is_by_rows(KernelKind kind) {
+    return kind == K_NORM || kind == K_ELTWISE || kind == K_GRN_DSTAT || kind == K_GRN_SLOPE;
+}
+
+// A step over rows of the whole batch becomes one over images where that changes nothing.
+static void divide_flat(const Schedule *s, Step *st) {
+    if (st->over != OVER_FLAT || st->rows % st->row_block || !rows_are_of_images(s, st)) return;
+    for (int c = 0; c < st->calls.n; c++)
+        if (!is_by_rows(st->calls.v[c].spec.kind)) return;
+    st->over = OVER_IMAGE;
+}
+
+// ---- forming -----------------------------------------------------------------------------------
+// Bytes per image that a step touches.
+static int64_t touched_bytes(const Schedule *s, const Step *st) {
+    int64_t sum = 0;
+    for (int c = 0; c < st->calls.n; c++)
+        for (int k = 0; k < st->calls.v[c].nops; k++) {
+            const Buffer *b = &s->buffers.v[st->calls.v[c].ops[k].buffer];
+            if (type_has_batch(b->type)) sum += b->bytes;
+        }
+    return sum;
+}
+
+static bool may_pass(const Step *u, const Steps *waiting) {
+    for (int i = 0; i < waiting->n; i++)
+        if (step_depends(u, &waiting->v[i]) || step_depends(&waiting->v[i], u)) return false;
+    return true;
+}
+
+// Takes the span that begins at step i, and what waited for its end, over to `out`; the next step.
+static int take_span(Sched *sc, int i, Steps *out) {
+    const Schedule *s = sc->s;
+    Steps waiting = {0};
+    int first = out->n;
+    for (int64_t kept = 0; i < s->steps.n; i++) {
+        const Step *st = &s->steps.v[i];
+        if (st->over == OVER_IMAGE) {
+            if (step_columns_first(st) || !may_pass(st, &waiting)) break;
+            vec_push(sc->a, out, *st);
+            continue;
+        }
+        kept += touched_bytes(s, st);
+        if (out->n == first || kept > sc->t->l2) break;
+        vec_push(sc->a, &waiting, *st);
+    }
+    for (int k = first; k + 1 < out->n; k++) out->v[k].then = true;
+    for (int k = 0; k < waiting.n; k++) vec_push(sc->a, out, waiting.v[k]);
+    return i;
+}
+
+// ---- slots -------------------------------------------------------------------------------------
+enum { UNUSED = -1, SHARED = -2 };
+
+// Of each buffer the first step of the one span that touches it, or SHARED.
+static int *span_of_buffers(Sched *sc) {
+    const Schedule *s = sc->s;
+    int *span = NEWN(sc->a, int, s->buffers.n + 1);
+    for (int i = 0; i < s->buffers.n; i++) span[i] = UNUSED;
+    for (int i = 0; i < s->steps.n; i++) {
+        int first, last;
+        step_span(s, i, &first, &last);
+        for (int c = 0; c < s->steps.v[i].calls.n; c++)
+            for (int k = 0; k < s->steps.v[i].calls.v[c].nops; k++) {
+                int *at = &span[s->steps.v[i].calls.v[c].ops[k].buffer];
+                *at = first == last || (*at != UNUSED && *at != first) ? SHARED : first;
+            }
+    }
+    return span;
+}
+
+void form_spans(Sched *sc) {
+    Schedule *s = sc->s;
+    if (!sc->p->fuse_steps) return;
+    Steps out = {0};
+    for (int i = 0; i < s->steps.n; i++) divide_flat(s, &s->steps.v[i]);
+    for (int i = 0; i < s->steps.n;) {
+        int next = take_span(sc, i, &out);
+        if (next == i) vec_push(sc->a, &out, s->steps.v[next++]);
+        i = next;
+    }
+    for (int i = 0; i < out.n; i++) s->steps.v[i] = out.v[i];
+    const int *span = span_of_buffers(sc);
+    for (int b = 0; b < s->buffers.n; b++)
+        if (s->buffers.v[b].region == REGION_IMAGE && span[b] >= 0)
+            s->buffers.v[b].region = REGION_SLOT;
+}
