@@ -37,7 +37,7 @@ static bool is_by_rows(KernelKind kind) {
 
 // A step over rows of the whole batch becomes one over images where that changes nothing.
 static void divide_flat(const Schedule *s, Step *st) {
-    if (st->over != OVER_FLAT || st->rows % st->row_block || !rows_are_of_images(s, st)) return;
+    if (st->over != OVER_FLAT || st->row_block > st->rows || !rows_are_of_images(s, st)) return;
     for (int c = 0; c < st->calls.n; c++)
         if (!is_by_rows(st->calls.v[c].spec.kind)) return;
     st->over = OVER_IMAGE;
