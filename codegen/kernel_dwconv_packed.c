@@ -193,8 +193,13 @@ static void forward_group(Emit *e, void *ctx, Val col, const Vectors *g) {
         forward_offset(e, p, v, -1, rules, weights, col, g, sums);
         loop_end(e, &offsets);
     } else {
-        Val ahead = emit_imul(e, emit_iadd(e, j, emit_i64(e, AHEAD)), p->area * p->n);
-        fetch_rows(e, p, emit_at(e, emit_at(e, p->x, col), ahead), 0, p->area, g);
+        Val row = emit_imul(e, emit_iadd(e, j, emit_i64(e, AHEAD)), p->area);
+        Val ahead = emit_at(e, emit_at(e, p->x, col), emit_imul(e, row, p->n));
+        fetch_rows(e, p, ahead, 0, p->area, g);
+        for (int i = 0; i < g->n; i++) {
+            Val at = emit_iadd(e, col, emit_i64(e, g->off[i]));
+            epilogue_prefetch(e, &p->epi, row, at, (int)p->area, 1);
+        }
         for (int64_t v = 0; v < p->nv; v++)
             if (offset_joins(p, v))
                 forward_offset(e, p, emit_i64(e, v), v, rules, weights, col, g, sums);
