@@ -28,14 +28,25 @@ def object_bytes(path):
     return int(out.splitlines()[1].split()[3])
 
 
-def image_file(facts, path):
-    """A float32 .npy of one image [1,C,H,W], each value 0.5."""
-    shape = (1, facts["channels"], facts["height"], facts["width"])
+def write_npy(path, shape, data):
+    """A .npy file of float32 values, row-major."""
     header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
     header += " " * (-(len(header) + 11) % 64) + "\n"
     with open(path, "wb") as f:
-        f.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
-        f.write(b"\x00\x00\x00\x3f" * (shape[1] * shape[2] * shape[3]))
+        f.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + data)
+
+
+def read_npy(path):
+    """The bytes of its values."""
+    with open(path, "rb") as f:
+        data = f.read()
+    return data[10 + int.from_bytes(data[8:10], "little"):]
+
+
+def image_file(facts, path):
+    """A float32 .npy of one image [1,C,H,W], each value 0.5."""
+    shape = (1, facts["channels"], facts["height"], facts["width"])
+    write_npy(path, shape, b"\x00\x00\x00\x3f" * (shape[1] * shape[2] * shape[3]))
     return path
 
 

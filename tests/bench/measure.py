@@ -22,16 +22,32 @@ def plain(error):
     return re.sub(r"(?<![\w.])(/[\w.+-]+)+/", "", str(error))
 
 
+def floats(path, count=None):
+    values = array.array("f")
+    with open(path, "rb") as f:
+        values.frombytes(f.read())
+    if count not in (None, len(values)):
+        raise Failure("disagrees", f"{len(values)} values, {count} expected")
+    return values
+
+
 def difference(path, reference):
     """The largest of |a - b| over two files of floats."""
-    a, b = array.array("f"), array.array("f")
-    for values, name in ((a, path), (b, reference)):
-        with open(name, "rb") as f:
-            values.frombytes(f.read())
-    if len(a) != len(b):
-        raise Failure("disagrees", f"{len(a)} values, {len(b)} expected")
+    b = floats(reference)
+    a = floats(path, len(b))
     worst = max(abs(x - y) for x, y in zip(a, b))
     return worst if all(x == x for x in a) else float("inf")
+
+
+def relative_error(path, reference):
+    """|a - b| / |b| of two files of floats, as vectors."""
+    b = floats(reference)
+    a = floats(path, len(b))
+    square = sum((x - y) ** 2 for x, y in zip(a, b)) / sum(y * y for y in b)
+    return square ** 0.5 if square == square else float("inf")
+
+
+DIFFERENCES = {"max_difference": difference, "relative_error": relative_error}
 
 
 class Configuration:
@@ -62,13 +78,14 @@ class Configuration:
             done.add((before, self.batch))
 
     def check(self, output, said):
-        """Outputs are those of the first peer."""
+        """Outputs are those of the first peer, or what the subject says is right."""
         if self.subject.tolerance is None:
             return
-        self.reference = self.reference or output
-        said["max_difference"] = difference(output, self.reference)
-        if not said["max_difference"] <= self.subject.tolerance:
-            raise Failure("disagrees", f"outputs differ by {said['max_difference']:.2g}")
+        self.reference = self.reference or self.subject.reference(self.batch) or output
+        name = self.subject.measure_of
+        said[name] = DIFFERENCES[name](output, self.reference)
+        if not said[name] <= self.subject.tolerance:
+            raise Failure("disagrees", f"outputs differ by {said[name]:.2g}")
 
     def prepare(self, peer, done):
         """`done`: workers that others needed, of all configurations of the subject."""

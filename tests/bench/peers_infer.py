@@ -119,13 +119,14 @@ def form_of(path):
     return os.path.basename(path).removesuffix(".onnx")
 
 
-def prepare_onnxruntime(c):
+def prepare_onnxruntime(c, files=None):
+    """files: those of the network's forms, by default as exported."""
     import numpy
     import onnxruntime
     image = numpy.frombuffer(read_floats(c["image_nchw"]), numpy.float32).reshape(c["shape"])
 
     def candidates():
-        for path in onnx_files(c):
+        for path in files or onnx_files(c):
             os.sched_setaffinity(0, c["cpus"])
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = c["threads"]
@@ -144,21 +145,28 @@ def prepare_onnxruntime(c):
     return Ready({"form": form, "version": onnxruntime.__version__}, run, logits)
 
 
-def prepare_openvino(c):
+def openvino_ready(c, core, models, options):
+    """The fastest of models (form, model or its file) compiled with those options."""
     import numpy
     import openvino
     image = numpy.frombuffer(read_floats(c["image_nchw"]), numpy.float32).reshape(c["shape"])
-    options = {"INFERENCE_NUM_THREADS": c["threads"], "INFERENCE_PRECISION_HINT": "f32",
-               "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": True}
+    options = {"INFERENCE_NUM_THREADS": c["threads"], "PERFORMANCE_HINT": "LATENCY",
+               "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": True, **options}
 
     def candidates():
-        for path in onnx_files(c):
-            request = openvino.Core().compile_model(path, "CPU", options).create_infer_request()
-            yield (form_of(path), lambda r=request: r.infer({"image": image}),
+        for form, model in models:
+            request = core.compile_model(model, "CPU", options).create_infer_request()
+            yield (form, lambda r=request: r.infer({"image": image}),
                    lambda r=request: next(iter(r.infer({"image": image}).values())).tobytes())
 
     form, run, logits = fastest(candidates())
     return Ready({"form": form, "version": openvino.__version__.split("-")[0]}, run, logits)
+
+
+def prepare_openvino(c):
+    import openvino
+    return openvino_ready(c, openvino.Core(), [(form_of(p), p) for p in onnx_files(c)],
+                          {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 def prepare_export(c):

@@ -117,6 +117,21 @@ def inference(data, records, batch, threads):
     return f"Inference, batch {batch}, {plural(threads)}", header, rows
 
 
+def narrow(title):
+    def table(data, records, batch, threads):
+        """With the relative error of the logits against float32, in per cent."""
+        peers = columns(records)
+        header = ["model", "GFLOP", "cnxc"] + [TITLES[p] for p in peers]
+        header += ["best peer / cnxc", "by medians"] + [f"error, {TITLES[p]}" for p in (OURS, *peers)]
+        rows = [[short_name(r["model"]), f"{r['gflop']:.2f}", cell(r, OURS)]
+                + [cell(r, p) for p in peers] + [*advantage(r)]
+                + [shown((peer(r, p) or {}).get("relative_error"), "{:.1f} %", 100)
+                   for p in (OURS, *peers)] for r in records]
+        return f"{title}, batch {batch}, {plural(threads)}", header, rows
+
+    return table
+
+
 def training(data, records, _batch, threads):
     peers = columns(records)
     header = ["model", "batch", "GFLOP", "cnxc", "% of FMA peak"]
@@ -168,14 +183,18 @@ def builds(data, records):
     return "Compilation on one CPU, size without weights and codecs, cold start", header, rows
 
 
-TABLES = {"infer": inference, "train": training, "fcmae": pretraining, "kernels": kernels}
+TABLES = {"infer": inference, "bf16": narrow("Inference in bf16"),
+          "int8": narrow("Inference in int8"), "train": training, "fcmae": pretraining, "kernels": kernels}
+
+
+BY_BATCH = ("infer", "bf16", "int8")
 
 
 def all_tables(data):
     """Those of every task that has results: of inference one a batch."""
     for task in TASKS:
         mine = [r for r in data["results"] if r["task"] == task]
-        groups = {(r["threads"], r["batch"] if task == "infer" else 0) for r in mine}
+        groups = {(r["threads"], r["batch"] if task in BY_BATCH else 0) for r in mine}
         for threads, batch in sorted(groups):
             chosen = [r for r in mine if r["threads"] == threads and batch in (0, r["batch"])]
             yield TABLES[task](data, ordered(chosen, task), batch, threads)

@@ -8,6 +8,8 @@ import random
 import subprocess
 import sys
 
+import pictures
+from artifact import read_npy, write_npy
 from machine import cpu_flags
 from process import output, thread_environment
 
@@ -27,7 +29,8 @@ SHAPES = ("gemm 3136 40 160", "gemm 3136 160 40", "gemm 784 80 320", "gemm 196 1
 
 class Subject:
     """What every task has: `name`, `peers`, defaults; `tolerance` of outputs, None where peers have
-    none to compare."""
+    none to compare, and the name of what must be below it (measure.py, DIFFERENCES)."""
+    measure_of = "max_difference"
     tolerance, models, steps, one_thread = None, SIZES, False, False
 
     def __init__(self, options, model, folder):
@@ -66,6 +69,10 @@ class Subject:
     def batches(self):
         return [1]
 
+    def reference(self, batch):
+        """A file of the outputs that are right; None: those of the first peer."""
+        return None
+
     def needs(self, peer):
         """A peer whose worker has to have run before, as `export` of those that read its files."""
         return None
@@ -102,14 +109,19 @@ class Inference(Subject):
     def batches(self):
         return [1] if self.options.quick else [1, 8]
 
+    def values(self, batch):
+        """Those of a batch, [N,C,H,W]: within [-2, 2)."""
+        draw = random.Random(batch)
+        count = batch * self.facts["channels"] * self.facts["height"] * self.facts["width"]
+        return array.array("f", (draw.uniform(-2, 2) for _ in range(count)))
+
     def images(self, batch):
-        """Files of a batch with values in [-2, 2), as [N,C,H,W] and [N,H,W,C]."""
+        """Files of a batch, as [N,C,H,W] and [N,H,W,C]."""
         files = [self.path(f"{order}{batch}.bin") for order in ("nchw", "nhwc")]
         if os.path.exists(files[1]):
             return files
         c, pixels = self.facts["channels"], self.facts["height"] * self.facts["width"]
-        draw = random.Random(batch)
-        nchw = array.array("f", (draw.uniform(-2, 2) for _ in range(batch * c * pixels)))
+        nchw = self.values(batch)
         nhwc = array.array("f", bytes(4 * len(nchw)))
         for image in range(batch):
             first, end = image * c * pixels, (image + 1) * c * pixels
@@ -141,6 +153,66 @@ class Inference(Subject):
 
     def profile(self, batch, cpus, runs):
         return self.bench(self.path("program"), batch, cpus, runs, "--weights", "seed:0")
+
+
+class Narrow(Inference):
+    """Inference where linears compute in another precision, checked against float32: speed is what
+    counts here, since weights are seeded and pictures made up."""
+    measure_of, calibration = "relative_error", 16
+    models = ("convnextv2_atto", "convnextv2_tiny", "convnextv2_base")
+
+    def prepare(self):
+        super().prepare()
+        f, model, shown = self.facts, self.model, self.path("pictures")
+        whole = (model, "--programs=infer", "--set", "input.crop_pct=1")
+        narrow = [f"--precision={self.precision}"]
+        os.replace(self.path("program"), self.path("float32"))
+        if self.precision == "int8":
+            os.makedirs(os.path.join(shown, "a"))
+            for i in range(2 * self.calibration):
+                pictures.write_png(os.path.join(shown, "a", f"{i:03}.png"), i, f["height"],
+                                   f["width"])
+            ranges = self.path("ranges.txt")
+            self.cnxc("build", *whole, *narrow, "-o", self.path("program"), "--weights",
+                      self.path("w.safetensors"), "--calibrate", shown, "--calibrate-pictures",
+                      str(self.calibration), "--save-ranges", ranges)
+            narrow += ["--ranges", ranges]
+        self.cnxc("build", *whole, *narrow, "-o", self.path("program"))
+        self.cnxc("build", *whole, *narrow, "--emit=shared", "-o", self.path("libmodel.so"))
+        with open(self.path("calibration.bin"), "wb") as out:
+            for i in range(0, 2 * self.calibration, 2):
+                pictures.tensor(i, f["height"], f["width"]).tofile(out)
+
+    def values(self, batch):
+        f = self.facts
+        out = array.array("f")
+        for i in range(batch):
+            out.extend(pictures.tensor(1000 + i, f["height"], f["width"]))
+        return out
+
+    def config(self, peer, batch):
+        return {**super().config(peer, batch), "precision": self.precision,
+                "calibration": self.path("calibration.bin")}
+
+    def reference(self, batch):
+        f, path = self.facts, self.path(f"float32-{batch}")
+        with open(self.images(batch)[0], "rb") as nchw:
+            write_npy(path + ".x.npy", (batch, f["channels"], f["height"], f["width"]), nchw.read())
+        output([self.path("float32"), "infer", "--weights", self.path("w.safetensors"), "--input",
+                path + ".x.npy", "--output", path + ".npy"], sorted(os.sched_getaffinity(0))[:1])
+        with open(path, "wb") as out:
+            out.write(read_npy(path + ".npy"))
+        return path
+
+
+class Bf16(Narrow):
+    name, title, precision, tolerance = "bf16", "Inference in bf16", "bf16", 0.1
+    peers = (OURS, "torch-channels_last", "torch-compile", "onnxruntime", "openvino")
+
+
+class Int8(Narrow):
+    name, title, precision, tolerance = "int8", "Inference in int8", "int8", 0.5
+    peers = (OURS, "onnxruntime", "openvino")
 
 
 class Training(Subject):
@@ -233,4 +305,4 @@ class Kernels(Subject):
         return {"gflop": 2e-9 * a * b * c * 49, "bytes": 4 * (2 * a * b + 49) * c}
 
 
-TASKS = {t.name: t for t in (Inference, Training, Pretraining, Kernels)}
+TASKS = {t.name: t for t in (Inference, Bf16, Int8, Training, Pretraining, Kernels)}

@@ -12,9 +12,11 @@ import textwrap
 import types
 import unittest
 import xml.dom.minidom
+import zlib
 
 import artifact
 import measure
+import pictures
 import report
 import roofline
 import tables
@@ -55,6 +57,8 @@ def results():
                 record("fcmae", 1, {**steps, "cnxc-dense": times(16.0, gflop=2.0)}),
                 record("kernels", 1, {"cnxc": times(10.0), "onednn": times(8.0),
                                       "blis": {"status": "cannot", "why": "no"}}, "gemm 1 2 3"),
+                record("int8", 1, {"cnxc": times(4.0, relative_error=0.012),
+                                   "onnxruntime": times(9.0, relative_error=0.05)}),
                 record("build", 1, {}, figures=figures, gflop=None, peak_gflops=None)]}
 
 
@@ -83,6 +87,7 @@ class Reports(unittest.TestCase):
         self.assertIn("| atto | 1.00 | 10.0 | 50 | 20.0 (2.00x) | 2.00x | 3.00x |", text)
         self.assertIn("OpenVINO, timeout: late (infer atto b1 t2)", text)
         self.assertIn("| atto | 1 | 10.0 | 50 | 16.0 | 62 | 0.62 | 0.50 | 30.0 (3.00x)", text)
+        self.assertIn("| atto | 1.00 | 4.00 | 9.00 (2.25x) | 2.25x | 2.25x | 1.2 % | 5.0 % |", text)
         self.assertIn("| gemm 1 2 3 | 10000.0 | 50 | 62 | cannot | 0.80x |", text)
         self.assertIn("| atto | 1.50 | 5.25 | 400 | 900 | 21.0 |", text)
         self.assertIn("2026-01-01, commit c; 2026-01-02, commit c", text)
@@ -90,7 +95,7 @@ class Reports(unittest.TestCase):
     def test_rows_have_the_columns_of_the_header(self):
         for _heading, header, rows in tables.all_tables(results()):
             self.assertEqual({len(header)}, {len(r) for r in rows})
-        self.assertEqual(len(list(tables.all_tables(results()))), 6)
+        self.assertEqual(len(list(tables.all_tables(results()))), 7)
 
     def test_tables_survive_a_failure_of_ours(self):
         data = results()
@@ -192,9 +197,26 @@ class Repetitions(unittest.TestCase):
                 return path
             a = file("a", [1, 2])
             self.assertEqual(measure.difference(a, file("b", [1, 2.5])), 0.5)
+            self.assertAlmostEqual(measure.relative_error(file("r", [1.3, 2.4]), a), 0.05 ** 0.5, 5)
+            self.assertEqual(measure.relative_error(file("n", [1, float("nan")]), a), float("inf"))
             self.assertEqual(measure.difference(file("n", [1, float("nan")]), a), float("inf"))
             with self.assertRaises(Failure):
                 measure.difference(a, file("c", [1]))
+
+
+class Pictures(unittest.TestCase):
+    def test_a_picture_is_the_same_as_file_and_tensor(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "p.png")
+            pictures.write_png(path, 3, 5, 7)
+            with open(path, "rb") as f:
+                data = f.read()
+        body = zlib.decompress(data[41:-16])
+        tensor, rows = pictures.tensor(3, 5, 7), list(pictures.rows(3, 5, 7))
+        self.assertEqual(body, b"".join(b"\0" + r for r in rows))
+        self.assertEqual(len(tensor), 3 * 5 * 7)
+        value = (rows[1][3 * 2 + 1] / 255 - pictures.MEAN[1]) / pictures.DEVIATION[1]
+        self.assertAlmostEqual(tensor[35 + 7 + 2], value, 5)
 
 
 class Subjects(unittest.TestCase):

@@ -2,7 +2,8 @@
 
   python worker.py CONFIG.json
 
-Prepares what the configuration says (task infer: peers_infer.py, train and fcmae: peers_step.py) and
+Prepares what the configuration says (task infer: peers_infer.py, in bf16 and
+int8: peers_narrow.py, train and fcmae: peers_step.py) and
 prints `ready JSON`; then answers each line `run N` with `ms JSON`: {"ms": times of N runs,
 "peak_rss_mb": of the process while it was running}. A failure is `failed JSON` ({"status", "why"}). The
 protocol has the original stdout to itself; what libraries print goes to stderr. The workers of single
@@ -57,6 +58,8 @@ def peak_rss_mb():
 def prepare(c):
     if c["task"] == "infer":
         import peers_infer as peers
+    elif c.get("precision"):
+        import peers_narrow as peers
     else:
         import peers_step as peers
     return peers.PREPARE[c["peer"]](c)
