@@ -8,6 +8,7 @@
 // instruction that the CPU may lack.
 #include "module.h"
 #include "../runtime/cnxrt_clock.h"
+#include "scratch.h"
 #include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -134,18 +135,17 @@ bool codegen_text(Arena *a, const CodegenModel *model, EmitKind emit, Str *out, 
 }
 
 // ---- artifacts ---------------------------------------------------------------------------------
-// A directory beside the output, on its file system; NULL with an error on d.
-static char *artifact_dir(Artifact *f) {
+// A directory beside the output, on its file system; false with an error.
+static bool artifact_dir(Artifact *f, Scratch *scratch) {
     const char *out = f->opt->out;
-    char *dir = arena_printf(f->arena, "%s.XXXXXX", out);
     struct stat st;
     if (stat(out, &st) == 0 && !S_ISREG(st.st_mode))
         diag_error(f->diag, (Loc){0}, "cannot write %s: it is no regular file", out);
-    else if (mkdtemp(dir))
-        return dir;
+    else if (scratch_open(scratch, arena_printf(f->arena, "%s.XXXXXX", out)))
+        return true;
     else
         diag_error(f->diag, (Loc){0}, "cannot write %s: %s", out, strerror(errno));
-    return NULL;
+    return false;
 }
 
 static bool artifact_object(Artifact *f, const CodegenModel *const *models, int n, int i) {
@@ -170,14 +170,15 @@ static bool write_header(Artifact *f) {
 // Objects are emitted into a directory of our own and linked there; the result is moved: OUT is
 // either whole or untouched.
 static bool artifact_build(Artifact *f, const CodegenModel *const *models, int n) {
-    if (!(f->dir = artifact_dir(f))) return false;
+    Scratch scratch;
+    if (!artifact_dir(f, &scratch)) return false;
+    f->dir = scratch.dir;
     bool ok = true;
     for (int i = 0; i < n && ok; i++) ok = artifact_object(f, models, n, i);
     double start = cnxrt_seconds();
     ok = ok && link_artifact(f);
     print_phase(f->opt, NULL, "link", cnxrt_seconds() - start);
-    for (int i = 0; i < f->objects.n; i++) unlink(f->objects.v[i]);
-    rmdir(f->dir);
+    scratch_close(&scratch);
     return ok && (f->opt->emit == EMIT_EXE || write_header(f));
 }
 

@@ -192,7 +192,6 @@ bool link_artifact(const Artifact *f) {
         diag_error(f->diag, (Loc){0}, "cannot write %s: %s", f->opt->out, strerror(errno));
         ok = false;
     }
-    toolchain_close(&l.tools);
     unlink(l.out);
     if (l.weights) unlink(l.weights);
     return ok;

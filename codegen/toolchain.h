@@ -43,6 +43,5 @@ bool tool_wait(const Toolchain *t, pid_t pid, const char *tool, const char *log)
 // Fills what t says of the runtime: the archives cnxc was built or installed with where they fit,
 // else ones compiled from the runtime's sources, kept in the user's cache. False after an error.
 bool toolchain_runtime(Toolchain *t, const CodegenOptions *opt);
-void toolchain_close(const Toolchain *t); // removes a runtime that could not be kept
 
 #endif

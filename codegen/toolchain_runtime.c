@@ -3,6 +3,7 @@
 // compiler finds, and kept in the user's cache, under a name that depends on all that went into
 // them.
 #include "toolchain.h"
+#include "scratch.h"
 #include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -198,20 +199,12 @@ static bool archive_all(const RuntimeBuild *b, const char *archive, const char *
     return ok;
 }
 
-static void remove_archives(Arena *a, const char *dir) {
-    for (int i = 0; i < 2; i++) unlink(arena_printf(a, "%s/%s", dir, archives[i]));
-    rmdir(dir);
-}
-
-void toolchain_close(const Toolchain *t) {
-    if (t->runtime_temporary) remove_archives(t->arena, t->runtime_dir);
-}
-
 // Compiles the archives into a folder beside the one they are kept in, and moves them.
 static bool compile_runtime(RuntimeBuild *b, const char *parent, const char *kept) {
     Toolchain *t = b->t;
+    Scratch scratch;
     b->dir = arena_printf(t->arena, "%s/building-XXXXXX", parent);
-    if (!mkdtemp(b->dir)) {
+    if (!scratch_open(&scratch, b->dir)) {
         diag_error(t->diag, (Loc){0}, "cannot write %s: %s", b->dir, strerror(errno));
         return false;
     }
@@ -220,10 +213,9 @@ static bool compile_runtime(RuntimeBuild *b, const char *parent, const char *kep
     bool ok = true;
     for (int i = 0; i < 2 && ok; i++)
         ok = compile_all(b, sources[i]) && archive_all(b, archives[i], sources[i]);
-    // Another cnxc may have been faster.
-    if (ok && rename(b->dir, kept) == 0) return true;
-    remove_archives(t->arena, b->dir);
-    return ok && archives_in(t->arena, kept);
+    bool moved = ok && rename(b->dir, kept) == 0; // else another cnxc may have been faster
+    scratch_close(&scratch);
+    return ok && (moved || archives_in(t->arena, kept));
 }
 
 bool toolchain_runtime(Toolchain *t, const CodegenOptions *opt) {

@@ -112,6 +112,16 @@ PrecisionPlan *compile_plan(const ModelSpec *spec, const PipelineOptions *opt, D
     return ok ? plan : NULL;
 }
 
+// "bf16", "bf16,head=fp32,stages.0=fp32": as --precision takes it.
+static const char *plan_text(Arena *a, const PrecisionPlan *plan) {
+    Str s = {.arena = a};
+    str_add(&s, precision_name(plan->base));
+    for (int i = 0; i < plan->rules.n; i++)
+        str_printf(&s, ",%s=%s", plan->rules.v[i].pattern,
+                   precision_name(plan->rules.v[i].precision));
+    return str_cstr(&s);
+}
+
 bool compile_model(CompiledModel *c, int which, const ModelSpec *spec, const Target *target,
                    const PipelineOptions *opt, Diag *d) {
     *c = (CompiledModel){.pipeline = {.arena = spec->arena,
@@ -123,7 +133,7 @@ bool compile_model(CompiledModel *c, int which, const ModelSpec *spec, const Tar
     own.precision = plan;
     if (opt && !pipeline_run(&c->pipeline, &own, d)) return false;
     fill_model(c, spec);
-    c->model.precision = precision_name(plan->base);
+    c->model.precision = plan_text(spec->arena, plan);
     if (c->training) compile_tables(c, which, spec, opt && opt->sparse == SPARSE_PACKED);
     return true;
 }

@@ -147,6 +147,7 @@ CnxrtStatus checkpoint_load(Training *t, const char *path, CnxrtError *note, Cnx
         for (int i = 0; i < m->nparams; i++)
             if (!is_fresh(&fresh, m->params[i].name)) wanted[n++] = m->params[i];
         status = cnxrt_weights_load(w, wanted, n, training_state(t, CNXRT_STATE_PARAM), err);
+        if (status != CNXRT_OK) cnxrt_error_free(note);
     } else {
         status = weights_no_memory(err);
     }

@@ -150,10 +150,10 @@ static int64_t validation_batch(const Trainer *t) {
 static void print_built(const Trainer *t, char *text, size_t size) {
     const CnxrtFcmae *f = t->pretrain ? trainer_fcmae(t) : NULL;
     const char *precision = t->model->precision;
-    size_t n = 0;
-    *text = 0;
-    if (precision && strcmp(precision, "fp32") != 0)
-        n = (size_t)snprintf(text, size, " in %s", precision);
+    bool plain = !precision || strcmp(precision, "fp32") == 0;
+    size_t n = (size_t)snprintf(text, size, "%s%s", plain ? "" : " in ", plain ? "" : precision);
+    if (!t->pretrain && t->model->loss == CNXRT_LOSS_BCE && n < size)
+        snprintf(text + n, size - n, " with binary cross-entropy");
     if (f && n < size)
         snprintf(text + n, size - n, " with %d of %d mask units visible%s", f->keep, f->units,
                  f->norm_pix ? "" : ", plain targets");
@@ -163,7 +163,7 @@ static void print_built(const Trainer *t, char *text, size_t size) {
 static CnxrtStatus make_config(Trainer *t, CnxrtError *err) {
     const CnxrtRecipe *r = &t->recipe;
     const TrainPlan *p = &t->plan;
-    char built[128];
+    char built[1024];
     print_built(t, built, sizeof built);
     int n = asprintf(
         &t->state.config,

@@ -240,9 +240,24 @@ static CnxrtStatus match_all(Match *m, void *blob, CnxrtError *err) {
     return match_copy(m, blob, err);
 }
 
+// What a training run resumes from (checkpoint.h) is no checkpoint.
+static bool is_run_state(const CnxrtWeights *w) {
+    bool param = false;
+    for (int i = 0; i < w->count && !param; i++)
+        param = strncmp(w->tensors[i].info.name, "param.", 6) == 0;
+    return param && cnxrt_weights_metadata(w, "checksum") && cnxrt_weights_metadata(w, "config");
+}
+
 static CnxrtStatus load(const CnxrtWeights *w, const CnxrtParam *params, int nparams, bool encoder,
                         void *blob, CnxrtError *err) {
     cnxrt_error_free(err);
+    if (is_run_state(w)) {
+        cnxrt_error_set(err,
+                        "%s: the state of a training run, which --resume reads; its weights are in "
+                        "last.safetensors and best.safetensors beside it",
+                        w->path);
+        return CNXRT_ERROR_MISMATCH;
+    }
     Match m = {.w = w, .params = params, .nparams = nparams, .encoder = encoder};
     size_t tensors = (size_t)w->count + 1;
     m.byname = calloc(tensors, sizeof *m.byname);

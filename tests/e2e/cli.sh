@@ -4,14 +4,6 @@ archives=$SOURCE/tests/fuzz/corpus/image
 "$CNXC" build $small --programs=infer -o net
 "$CNXC" weights init $small w.safetensors --seed 3
 
-# status_is N COMMAND...: output in out.txt, messages in err.txt.
-status_is() {
-    want=$1; shift
-    status=0
-    "$@" >out.txt 2>err.txt || status=$?
-    [ $status -eq "$want" ] || fail "status $status, expected $want, of: $* ($(cat err.txt))"
-}
-says() { grep -qF -- "$1" "${2:-out.txt}" || fail "'$1' is not in ${2:-out.txt}: $(head -c 2000 "${2:-out.txt}")"; }
 rows() { head -c 128 "$1" | grep -aoE "'shape': \([0-9, ]*\)" | sed 's/,)/)/'; }
 
 # Help, and what a wrong command line says.

@@ -43,3 +43,22 @@ must_fail "no-such-weights.pt" "$CNXC" build $small --programs=infer -o net --we
 mkfifo pipe
 must_fail "no regular file" "$CNXC" build $small --programs=infer -o pipe
 [ -p pipe ] || fail "what is no regular file was replaced"
+
+# A build that is killed, by whatever signal, leaves no folder behind.
+mkdir killed
+for signal in TERM HUP KILL; do
+    "$CNXC" build convnextv2_tiny -o killed/net >/dev/null 2>&1 &
+    pid=$!
+    for i in $(seq 300); do
+        [ -z "$(ls killed)" ] || break
+        sleep 0.1
+    done
+    [ -n "$(ls killed)" ] || fail "no build was seen"
+    kill -$signal $pid
+    wait $pid || true
+    for i in $(seq 300); do
+        [ -n "$(ls killed)" ] || break
+        sleep 0.1
+    done
+    [ -z "$(ls killed)" ] || fail "SIG$signal leaves $(ls killed)"
+done

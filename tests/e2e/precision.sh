@@ -150,6 +150,9 @@ for p in fp32 bf16; do
 done
 must_fail "in bf16" ./train.bf16 train --data labelled --out run.fp32.1 --epochs 3 --batch 16 --lr 1e-3 \
     --seed 3 --resume
+"$CNXC" build $small -o train.mixed --precision=bf16,head=fp32
+must_fail "this run has model=train_small in bf16,head=fp32" ./train.mixed train --data labelled \
+    --out run.bf16.1 --epochs 3 --batch 16 --lr 1e-3 --seed 3 --resume
 cmp -s run.fp32.1/last.safetensors run.bf16.1/last.safetensors && fail "bf16 trains as fp32 does"
 awk -v a="$(last_loss run.fp32.1)" -v b="$(last_loss run.bf16.1)" \
     'BEGIN { exit !(a > 0 && b > 0.97 * a && b < 1.03 * a) }' ||

@@ -15,6 +15,15 @@ must_fail() {
     [ $status -eq 1 ] || [ $status -eq 2 ] || fail "status $status of: $*"
     grep -qF -- "$text" err.txt || fail "'$text' is not said by: $* ($(cat err.txt))"
 }
+# status_is N COMMAND...: output in out.txt, messages in err.txt. says TEXT [FILE]: the file, out.txt,
+# holds it.
+status_is() {
+    want=$1; shift
+    status=0
+    "$@" >out.txt 2>err.txt || status=$?
+    [ $status -eq "$want" ] || fail "status $status, expected $want, of: $* ($(cat err.txt))"
+}
+says() { grep -qF -- "$1" "${2:-out.txt}" || fail "'$1' is not in ${2:-out.txt}: $(head -c 2000 "${2:-out.txt}")"; }
 # Runtimes compiled for other architectures are kept for the next test.
 export XDG_CACHE_HOME="$BUILD/cache"
 # With the sanitizers: programs that cnxc runs in memory are there until it ends, and LLVM with them.

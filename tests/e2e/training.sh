@@ -81,6 +81,10 @@ must_fail "no state file is whole" ./net pretrain --data data --out damaged --ep
 must_fail "nowhere" ./net pretrain --data nowhere --out x
 must_fail "empty" ./net pretrain --data empty --out x
 must_fail "--init" ./net finetune --data data --out x
+must_fail "its weights are in last.safetensors" ./net finetune --data data \
+    --init "$(ls pre/state-*.safetensors | tail -1)" --out x
+must_fail "its weights are in last.safetensors" ./net eval --data data \
+    --weights "$(ls pre/state-*.safetensors | tail -1)"
 must_fail "nothing.safetensors" ./net finetune --data data --init nothing.safetensors --out x
 must_fail "head.classes=3" ./net finetune --data three --init pre/last.safetensors --out x
 must_fail "fcmae.mask_ratio=0.75" ./net pretrain --data data --out x --mask-ratio 0.75

@@ -2,13 +2,6 @@
 images=$SOURCE/tests/unit/data/images
 "$CNXC" build $small --set input.channels=4 -o net
 
-status_is() {
-    want=$1; shift
-    status=0
-    "$@" >out.txt 2>err.txt || status=$?
-    [ $status -eq "$want" ] || fail "status $status, expected $want, of: $* ($(cat err.txt))"
-}
-says() { grep -qF -- "$1" "${2:-out.txt}" || fail "'$1' is not in ${2:-out.txt}: $(head -c 2000 "${2:-out.txt}")"; }
 # npy FILE TYPE SHAPE: a header; values follow from stdin.
 npy() {
     printf '\223NUMPY\001\000\166\000' >"$1"

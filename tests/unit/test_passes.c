@@ -1,6 +1,7 @@
 // Passes keep the meaning: programs written as IR text are evaluated naively, then again after
 // every pass of the pipeline, then compiled and run, optimised and not; all must agree. And the
 // errors of the runner.
+#include "noise_case.h"
 #include "ir/eval.h"
 #include "ir/text.h"
 #include "passes/pipeline.h"
@@ -29,16 +30,6 @@ static const char *const graph_passes[] = {
 enum { GRAPH_PASSES = sizeof graph_passes / sizeof *graph_passes };
 
 // ---- values ------------------------------------------------------------------------------------
-// In [-1,1), from a name and an index only.
-static double noise(const char *name, int64_t i) {
-    uint64_t z = 14695981039346656037u;
-    for (; *name; name++) z = (z ^ (unsigned char)*name) * 1099511628211u;
-    z += (uint64_t)(i + 1) * 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return (double)(float)((double)(z >> 40) * 0x1p-23 - 1);
-}
-
 static Tensor noise_tensor(Arena *a, DType dt, Type type, const char *name) {
     Tensor t = tensor_for(a, dt, type, BATCH);
     int64_t n = tensor_elems(&t);

@@ -7,27 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <cmocka.h>
+#include "diag_case.h"
 #include "frontend/network.h"
-
-typedef struct {
-    Arena *a;
-    Diag *d;
-    char *errors;
-    size_t size;
-    FILE *out;
-} World;
-
-static void world_init(World *w) {
-    *w = (World){.a = arena_new()};
-    w->out = open_memstream(&w->errors, &w->size);
-    w->d = diag_new(w->a, w->out);
-}
-
-static void world_free(World *w) {
-    fclose(w->out);
-    free(w->errors);
-    arena_free(w->a);
-}
 
 enum { MAX_SETS = 8 };
 // sets: separated by spaces.

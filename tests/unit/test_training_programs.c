@@ -1,6 +1,7 @@
 // Whole training programs, compiled: loss and every gradient against the evaluator's of what
 // autodiff makes of the program as written. Fused and unfused, packed and dense; gradients add to
 // what is there.
+#include "noise_case.h"
 #include "codegen/codegen.h"
 #include "ir/eval.h"
 #include "ir/text.h"
@@ -21,16 +22,6 @@ enum { BATCH = 3, MAX_PORTS = 16, VISIBLE = 9, CELLS = 24 };
 static const float BEFORE = 0.5f; // what gradients add to
 
 // ---- values ------------------------------------------------------------------------------------
-// In [-1,1), from a name and an index only.
-static double noise(const char *name, int64_t i) {
-    uint64_t z = 14695981039346656037u;
-    for (; *name; name++) z = (z ^ (unsigned char)*name) * 1099511628211u;
-    z += (uint64_t)(i + 1) * 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return (double)(float)((double)(z >> 40) * 0x1p-23 - 1);
-}
-
 // Masks hide all but VISIBLE cells, another choice per image.
 static double value(const char *name, int64_t i) {
     if (strcmp(name, "mask") == 0) return (i % CELLS * 7 + i / CELLS * 5) % CELLS >= VISIBLE;

@@ -7,27 +7,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include "diag_case.h"
 #include "frontend/yaml.h"
-
-typedef struct {
-    Arena *a;
-    Diag *d;
-    char *errors; // what was printed
-    size_t size;
-    FILE *out;
-} World;
-
-static void world_init(World *w) {
-    *w = (World){.a = arena_new()};
-    w->out = open_memstream(&w->errors, &w->size);
-    w->d = diag_new(w->a, w->out);
-}
-
-static void world_free(World *w) {
-    fclose(w->out);
-    free(w->errors);
-    arena_free(w->a);
-}
 
 static Yaml *parse(World *w, const char *text) {
     return yaml_parse(w->a, w->d, "t.yaml", text, strlen(text));

@@ -1,0 +1,19 @@
+// Temporary folders that do not outlive the process, however it ends.
+#ifndef CNX_CODEGEN_SCRATCH_H
+#define CNX_CODEGEN_SCRATCH_H
+#include <stdbool.h>
+#include <sys/types.h>
+
+typedef struct {
+    const char *dir;
+    int hold;     // the end of a pipe that is closed when we and all we run have ended
+    pid_t keeper; // the process that waits for it; 0: none could be started
+} Scratch;
+
+// Makes a folder from a path that ends in XXXXXX, which is changed and must live on. False with
+// errno when it cannot.
+bool scratch_open(Scratch *s, char *path);
+// Removes the folder with all that is in it, if it is still there.
+void scratch_close(Scratch *s);
+
+#endif
