@@ -44,6 +44,9 @@ typedef struct {
     // What LLVM's register allocator keeps free of spills in a GEMM's inner loop: rows and sums
     // (vectors) of a tile, steps of k in one pass.
     int tile_rows, tile_sums, tile_unroll;
+    // The same of depthwise kernels where it is less than registers suggest (0: it is not): columns
+    // of a tile, vectors of a packed sub-block.
+    int depthwise_columns, packed_vectors;
     int l1, l2; // bytes
     const char *doc;
 } Target;

@@ -183,6 +183,7 @@ DwPlan gemm_dw_plan(const Target *t, DType from, int64_t rows, bool batch, int64
 int64_t dwconv_tile(const Target *t, int64_t width, int64_t kw) {
     int64_t most = t->registers - kw - 2;
     if (most > 14) most = 14;
+    if (t->depthwise_columns && most > t->depthwise_columns) most = t->depthwise_columns;
     if (most < 2) most = 2;
     if (width <= most) return width;
     int64_t tiles = (width + most - 1) / most;
@@ -191,6 +192,7 @@ int64_t dwconv_tile(const Target *t, int64_t width, int64_t kw) {
 
 int64_t packed_vectors(const Target *t, int64_t side, bool dw) {
     if (side == 1) return t->registers >= 32 ? 8 : 4;
+    if (t->packed_vectors && !dw) return t->packed_vectors;
     // Four sums each, dw ten; narrow vectors of two columns may be loaded as pairs, which takes
     // registers.
     bool wide = t->vector_bits >= 512;
