@@ -9,7 +9,7 @@
 //
 // Not in a span are steps whose weights do not stay in L2 (step_columns_first): they would be read
 // once per image. Steps over the whole batch that come between wait for the end of the span, as
-// long as what they read is small: it is kept for all images until then.
+// long as that pays (Waiting).
 #include "sched.h"
 
 typedef VEC(Step) Steps;
@@ -55,30 +55,46 @@ static int64_t touched_bytes(const Schedule *s, const Step *st) {
     return sum;
 }
 
+// Steps over the whole batch that wait for the end of a span. What they read is kept for all images
+// until then, at most L2 of each. A sum of partial results, which has no MACs, would find them in
+// cache if it did not wait: all of them must be little beside what the span's own steps touch.
+typedef struct {
+    Steps steps;
+    int64_t read, sums;
+} Waiting;
+
 static bool may_pass(const Step *u, const Steps *waiting) {
     for (int i = 0; i < waiting->n; i++)
         if (step_depends(u, &waiting->v[i]) || step_depends(&waiting->v[i], u)) return false;
     return true;
 }
 
+static bool may_wait(const Sched *sc, const Step *st, Waiting *w, int64_t touched) {
+    int64_t bytes = touched_bytes(sc->s, st), macs = 0;
+    for (int c = 0; c < st->calls.n; c++) macs += st->calls.v[c].macs;
+    w->read += bytes;
+    if (!macs) w->sums += bytes;
+    return w->read <= sc->t->l2 && w->sums <= touched / 8;
+}
+
 // Takes the span that begins at step i, and what waited for its end, over to `out`; the next step.
 static int take_span(Sched *sc, int i, Steps *out) {
     const Schedule *s = sc->s;
-    Steps waiting = {0};
+    Waiting w = {0};
     int first = out->n;
-    for (int64_t kept = 0; i < s->steps.n; i++) {
+    for (int64_t touched = 0; i < s->steps.n; i++) {
         const Step *st = &s->steps.v[i];
         if (st->over == OVER_IMAGE) {
-            if (step_columns_first(st) || !may_pass(st, &waiting)) break;
+            if (step_columns_first(st) || !may_pass(st, &w.steps)) break;
             vec_push(sc->a, out, *st);
+            touched += touched_bytes(s, st);
             continue;
         }
-        kept += touched_bytes(s, st);
-        if (out->n == first || kept > sc->t->l2) break;
-        vec_push(sc->a, &waiting, *st);
+        if (out->n == first || !may_wait(sc, st, &w, touched)) break;
+        vec_push(sc->a, &w.steps, *st);
     }
     for (int k = first; k + 1 < out->n; k++) out->v[k].then = true;
-    for (int k = 0; k < waiting.n; k++) vec_push(sc->a, out, waiting.v[k]);
+    for (int k = 0; k < w.steps.n; k++) vec_push(sc->a, out, w.steps.v[k]);
     return i;
 }
 
