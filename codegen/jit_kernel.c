@@ -92,8 +92,8 @@ int codegen_spills(const char *assembly, const char *prefix) {
     int count = 0;
     for (const char *line = assembly; *line;) {
         size_t length = strcspn(line, "\n");
-        bool label = (isalpha((unsigned char)line[0]) || line[0] == '_') &&
-                     memchr(line, ':', length);
+        bool label =
+            (isalpha((unsigned char)line[0]) || line[0] == '_') && memchr(line, ':', length);
         if (label) inside = strncmp(line, prefix, n) == 0;
         count += inside && is_spill(line, length);
         line += length + (line[length] == '\n');

@@ -39,7 +39,7 @@ typedef struct {
     bool fp16;     // converts vectors of IEEE halves to f32 and back
     Bf16Dot bf16_dot;
     Int8Dot int8_dot;
-    bool amx; // tiles: tdpbf16ps, tdpbusd
+    bool amx;                    // tiles: tdpbf16ps, tdpbusd
     const TileCalls *tile_calls; // NULL: tiles are the CPU's
     // What LLVM's register allocator keeps free of spills in a GEMM's inner loop: rows and sums
     // (vectors) of a tile, steps of k in one pass.

@@ -6,7 +6,6 @@
 #include <stdint.h>
 #include <stdio.h>
 
-
 typedef struct {
     bool shown; // stderr is a terminal
     int64_t total;
