@@ -1,6 +1,7 @@
 // Folders of pictures whose labels are in metadata.jsonl or metadata.csv, as the ImageFolder of
 // Hugging Face datasets reads them: a row a picture, with its path below the metadata file in
-// file_name and its labels in a column that labels_column knows. Splits are folders.
+// file_name and its labels in a column that labels_column knows. Splits are folders. Tables with
+// neither are of something else and ignored.
 #include "dataset_labels.h"
 #include <stdlib.h>
 #include <string.h>
@@ -46,9 +47,10 @@ static CnxrtStatus json_row(Metadata *m, const char *line, size_t n, CnxrtError 
     json_t *o = json_loadb(line, n, 0, &why);
     if (!o) return label_error(&m->at, why.text, err);
     const char *name = json_string_value(json_object_get(o, "file_name"));
-    CnxrtStatus s = name ? labels_of_json(m->data, o, &m->at, &labels, err)
-                         : label_error(&m->at, "there is no file_name", err);
-    if (s == CNXRT_OK) s = row_set(m, name, &labels, err);
+    CnxrtStatus s = labels_of_json(m->data, o, &m->at, &labels, err);
+    if (s == CNXRT_OK && name) s = row_set(m, name, &labels, err);
+    if (s == CNXRT_OK && !name && labels.label != LABEL_NONE)
+        s = label_error(&m->at, "there is no file_name", err);
     json_decref(o);
     return s;
 }
@@ -123,6 +125,7 @@ static CnxrtStatus csv_rows(Metadata *m, char *p, CnxrtError *err) {
     CnxrtStatus s = CNXRT_OK;
     m->at.line = 1;
     csv_header(&p, &m->at.line, column);
+    if (column[COLUMN_NAME] < 0 && column[COLUMN_LABELS] < 0) return CNXRT_OK;
     if (column[COLUMN_NAME] < 0) return label_error(&m->at, "there is no column file_name", err);
     while (*p && s == CNXRT_OK) {
         bool blank = *p == '\n' || strncmp(p, "\r\n", 2) == 0;

@@ -36,19 +36,18 @@ static void report_corrupt(void *user, const char *sample, const char *reason) {
 
 static CnxrtStatus check_classes(const Trainer *t, CnxrtError *err) {
     int have = dataset_classes(t->data), want = t->model->classes;
+    int64_t count = dataset_count(t->data), labelled = dataset_labelled(t->data);
     if (t->pretrain) return CNXRT_OK;
-    if (have != want) {
-        cnxrt_error_set(
-            err,
-            "%s has %d classes, the model's head %d; the number is compiled in: rebuild "
-            "with cnxc build --set head.classes=%d",
-            t->options->data, have, want, have);
+    if (labelled < count) {
+        cnxrt_error_set(err, "%s: %" PRId64 " of %" PRId64 " samples have no label",
+                        t->options->data, count - labelled, count);
         return CNXRT_ERROR_MISMATCH;
     }
-    int64_t count = dataset_count(t->data), labelled = dataset_labelled(t->data);
-    if (labelled == count) return sets_check(t->model, t->data, err);
-    cnxrt_error_set(err, "%s: %" PRId64 " of %" PRId64 " samples have no label", t->options->data,
-                    count - labelled, count);
+    if (have == want) return sets_check(t->model, t->data, err);
+    cnxrt_error_set(err,
+                    "%s has %d classes, the model's head %d; the number is compiled in: rebuild "
+                    "with cnxc build --set head.classes=%d",
+                    t->options->data, have, want, have);
     return CNXRT_ERROR_MISMATCH;
 }
 
@@ -57,8 +56,14 @@ static CnxrtStatus check_classes(const Trainer *t, CnxrtError *err) {
 static CnxrtStatus class_text(Trainer *t, CnxrtError *err) {
     int n = dataset_classes(t->data);
     size_t size = 1;
-    for (int i = 0; i < n; i++) size += strlen(dataset_class_name(t->data, i)) + 1;
     if (t->pretrain || n == 0) return CNXRT_OK;
+    for (int i = 0; i < n; i++) {
+        const char *name = dataset_class_name(t->data, i);
+        size += strlen(name) + 1;
+        if (!strpbrk(name, "\r\n")) continue;
+        cnxrt_error_set(err, "%s: the name of class %s has a line end", t->options->data, name);
+        return CNXRT_ERROR_FORMAT;
+    }
     char *text = calloc(size, 1);
     for (int i = 0; text && i < n; i++) {
         if (i) strcat(text, "\n");

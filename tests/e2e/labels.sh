@@ -63,3 +63,14 @@ must_fail "head.classes=5" ./net train --data shards --out x
 echo '1 1' >data/train/0007.cls
 (cd data/train && ls | grep -v jsonl | tar cf ../../shards/a-train-0.tar -T -)
 must_fail "0007.png has class 1 twice" ./net train --data shards --out x
+
+# ---- names of classes lie in checkpoints one a line; data without labels says so
+mkdir lines
+cp data/test/1000.png data/test/1001.png lines
+cat >lines/metadata.jsonl <<'END'
+{"file_name": "1000.png", "labels": ["a\nb", "c"]}
+{"file_name": "1001.png", "labels": ["d", "e"]}
+END
+must_fail "has a line end" ./net train --data lines --out x
+echo '{"file_name": "1000.png", "text": "a"}' >lines/metadata.jsonl
+must_fail "2 of 2 samples have no label" ./net train --data lines --out x

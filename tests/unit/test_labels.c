@@ -211,6 +211,12 @@ static void test_metadata_without_labels(void **state) {
     assert_labels(d, 1, "1");
     assert_false(dataset_sets(d));
     dataset_close(d);
+    // So do tables of something else.
+    put_text("plain/metadata.csv", "id,camera\n1,Leica\n");
+    put_text("plain/metadata.jsonl", "{\"licence\": \"CC0\"}\n[1]\n");
+    d = open_split("plain", SPLIT_TRAIN);
+    assert_int_equal(dataset_classes(d), 2);
+    dataset_close(d);
 }
 
 // ---- subsets ---------------------------------------------------------------------------------
