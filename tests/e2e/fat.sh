@@ -77,3 +77,10 @@ on core2duo ./fat infer --input x.npy --output q.npy && fail "a core2duo runs it
 grep -q 'compiled for x86-64-v2 CPUs; this one lacks .*sse4.2' err.txt || fail "core2duo: $(cat err.txt)"
 CNXRT_TARGET=x86-64-v4 on max ./fat info && fail "qemu runs AVX-512"
 grep -q 'lacks avx512f.*CNXRT_TARGET asks for it' err.txt || fail "CNXRT_TARGET: $(cat err.txt)"
+
+# Tiles that a CPU lacks, or that the system does not lend: the next version, and words.
+"$CNXC" build $small --programs=infer -o tiles --target=x86-64-v2,sapphirerapids --precision=bf16 \
+    --weights w.safetensors
+on max ./tiles info | grep -q '^target *x86-64-v2 ' || fail "tiles on max: $(cat err.txt)"
+CNXRT_TARGET=sapphirerapids on max ./tiles info && fail "qemu runs tiles"
+grep -q 'lacks .*amx-tile, amx-bf16.*CNXRT_TARGET asks for it' err.txt || fail "tiles: $(cat err.txt)"
