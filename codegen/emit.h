@@ -146,6 +146,9 @@ Val dot_row(Emit *e, DType from, Val at);            // the group at an address
 Val dot_panel(Emit *e, DType from, Val at, Piece p); // all `width` of a piece
 Val dot_zero(Emit *e, DType from, int width);
 Val dot_add(Emit *e, DType from, Val row, Val columns, Val sum);
+// A row of a register tile, sums of neighbouring pieces being `stride` apart: sum += row * panel.
+void dot_add_row(Emit *e, DType from, Val row, const Val *panel, int npieces, Val *sums,
+                 int stride);
 Val dot_f32(Emit *e, DType from, Val sum); // the sum as f32
 
 // ---- tiles (emit_tiles.c) ----------------------------------------------------------------------

@@ -262,6 +262,12 @@ Val dot_add(Emit *e, DType from, Val row, Val columns, Val sum) {
                                                : dot_lanes(e, row, columns, sum, width);
 }
 
+void dot_add_row(Emit *e, DType from, Val row, const Val *panel, int npieces, Val *sums,
+                 int stride) {
+    for (int p = 0; p < npieces; p++)
+        sums[p * stride] = dot_add(e, from, row, panel[p], sums[p * stride]);
+}
+
 Val dot_f32(Emit *e, DType from, Val sum) {
     return from == DT_U8 ? LLVMBuildSIToFP(e->b, sum, vec_type(e, vec_width(sum)), "") : sum;
 }

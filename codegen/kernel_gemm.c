@@ -56,10 +56,7 @@ static void tile_step(Emit *e, Tile *t, Val a, Val b, int k) {
             dot_panel(e, g->from, emit_at_c(e, b, k * g->nr + t->pieces[p].off), t->pieces[p]);
     for (int r = 0; r < t->rows; r++) {
         Val row = dot_row(e, g->from, row_at(e, t, a, r, k));
-        for (int p = 0; p < t->npieces; p++) {
-            Val *sum = &t->sums[p * t->rows + r];
-            *sum = dot_add(e, g->from, row, panel[p], *sum);
-        }
+        dot_add_row(e, g->from, row, panel, t->npieces, &t->sums[r], t->rows);
     }
 }
 

@@ -59,10 +59,7 @@ static void tile_step(Emit *e, Tile *t, Val a, Val b, int step) {
     }
     for (int r = 0; r < t->rows; r++) {
         Val row = dot_row(e, t->g->from, emit_at_c(e, a, step * t->a_stride + r));
-        for (int p = 0; p < t->npieces; p++) {
-            Val *sum = &t->sums[p * t->rows + r];
-            *sum = dot_add(e, t->g->from, row, panel[p], *sum);
-        }
+        dot_add_row(e, t->g->from, row, panel, t->npieces, &t->sums[r], t->rows);
     }
 }
 
