@@ -1,6 +1,6 @@
 // From schedules to an artifact, one LLVM module and object per target:
 //
-//   kernels (one per distinct spec) -> steps and drivers -> model constant -> (in the first module)
+//   kernels (one per distinct spec) -> tables of steps -> model constant -> (in the first module)
 //   the list of versions and entry points -> TargetMachine -> objects -> cc / ar -> OUT (and OUT.h
 //   for libraries)
 //
