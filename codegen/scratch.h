@@ -6,7 +6,7 @@
 
 typedef struct {
     const char *dir;
-    int hold;     // the end of a pipe that is closed when we and all we run have ended
+    int hold;     // an end of a pair of sockets, closed when we and all we run have ended
     pid_t keeper; // the process that waits for it; 0: none could be started
 } Scratch;
 
