@@ -136,11 +136,12 @@ static int64_t image_bytes(const TrainingOptions *o) {
 }
 
 // As many images as the caches of a CPU hold (what a step writes is read by later ones), but enough
-// for the few rows an image has in the last stage. A power of two, and the same on every machine
-// that has the memory: it decides where gradients are rounded.
+// for the few rows an image has in the last stage: 16, or 8 of large images, whose time is the same
+// and memory is not. A power of two, and the same on every machine that has the memory: it decides
+// where gradients are rounded.
 int64_t training_micro(const TrainingOptions *o, int64_t bytes) {
-    enum { LEAST = 16, MOST = 64, CACHES = 24 << 20 };
-    int64_t image = image_bytes(o), micro = LEAST;
+    enum { LEAST = 8, MOST = 64, CACHES = 24 << 20, MUCH = 768 << 20 };
+    int64_t image = image_bytes(o), micro = 2 * LEAST * image > MUCH ? LEAST : 2 * LEAST;
     while (micro < MOST && 2 * micro <= CACHES / image) micro *= 2;
     int64_t fits = training_micro_fits(o, bytes);
     if (o->batch && micro > o->batch) micro = o->batch;
