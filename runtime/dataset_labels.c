@@ -24,8 +24,7 @@ CnxrtStatus label_error(const LabelPlace *at, const char *what, CnxrtError *err)
     return CNXRT_ERROR_FORMAT;
 }
 
-// ---- reading
-// -------------------------------------------------------------------------------------
+// ---- reading -----------------------------------------------------------------------------------
 
 static CnxrtStatus written_push(Dataset *d, WrittenLabel w, Sample *s, CnxrtError *err) {
     if (d->nlabels == d->label_room) {
