@@ -23,7 +23,8 @@ from reference_train import TrainModel, parse_cases, upsample
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SETTINGS = {"ratio": "fcmae.mask_ratio", "unit": "fcmae.mask_unit", "norm_pix": "fcmae.norm_pix_loss",
-            "statistics": "grn.statistics", "classes": "head.classes", "loss": "recipes.finetune.loss"}
+            "statistics": "grn.statistics", "classes": "head.classes",
+            "loss": "recipes.train.loss,recipes.finetune.loss"}
 
 
 def run(*command, output=None):
@@ -41,7 +42,8 @@ def spec_arguments(c):
         out += ["--set", f"input.{key}={value}"]
     for key, name in SETTINGS.items():
         if key in c:
-            out += ["--set", f"{name}={c[key]}"]
+            for one in name.split(","):
+                out += ["--set", f"{one}={c[key]}"]
     return out
 
 
