@@ -12,7 +12,9 @@ enum { WARM_UP = 2, PEAK_SLICES = 20 };
 typedef struct {
     Cli *cli;
     const CnxrtProgram *program;
-    Step step; // training programs
+    Step step;              // training programs
+    const CnxrtCall *calls; // of a run
+    int ncalls;
     int64_t batch, runs;
     int threads;
     float *in;
@@ -25,13 +27,15 @@ typedef struct {
 
 static bool bench_open(Bench *b) {
     const CnxrtProgram *p = b->program;
+    b->calls = b->step.training ? b->step.calls : p->calls;
+    b->ncalls = b->step.training ? b->step.ncalls : p->ncalls;
     int64_t n = b->step.training ? 0 : port_values(&p->inputs[0]) * b->batch;
     b->in = malloc((size_t)n * sizeof *b->in + 1);
     b->inputs = calloc((size_t)p->ninputs, sizeof *b->inputs);
     b->outputs = calloc((size_t)p->noutputs, sizeof *b->outputs);
     b->ms = calloc((size_t)b->runs, sizeof *b->ms);
-    b->seconds = calloc((size_t)p->ncalls + 1, sizeof *b->seconds);
-    b->least = calloc((size_t)p->ncalls + 1, sizeof *b->least);
+    b->seconds = calloc((size_t)b->ncalls + 1, sizeof *b->seconds);
+    b->least = calloc((size_t)b->ncalls + 1, sizeof *b->least);
     if (!b->in || !b->inputs || !b->outputs || !b->ms || !b->seconds || !b->least) return false;
     bench_fill(b->in, n);
     b->inputs[0] = b->in;
@@ -60,8 +64,10 @@ static void peak_slice(Bench *b) {
 
 static bool bench_once(Bench *b, bool profiled) {
     Cli *c = b->cli;
-    if (b->step.training)
-        return step_run(&b->step, profiled ? b->seconds : NULL, &c->err) == CNXRT_OK;
+    if (b->step.training) {
+        step_profile(&b->step, profiled ? b->seconds : NULL);
+        return step_run(&b->step, &c->err) == CNXRT_OK;
+    }
     CnxrtStatus s =
         profiled ? cnxrt_run_profiled(c->session, b->program, b->batch, b->inputs, b->outputs,
                                       b->seconds, &c->err)
@@ -71,7 +77,7 @@ static bool bench_once(Bench *b, bool profiled) {
 
 // The least time of every call: of a disturbed machine, what the kernel itself takes.
 static bool bench_profile(Bench *b) {
-    size_t calls = (size_t)b->program->ncalls;
+    size_t calls = (size_t)b->ncalls;
     for (int64_t i = 0; i < b->runs; i++) {
         memset(b->seconds, 0, calls * sizeof *b->seconds);
         if (!bench_once(b, true)) return false;
@@ -115,8 +121,8 @@ static int by_ms(const void *a, const void *b) {
 
 static int kernels_collect(const Bench *b, KernelTime *k) {
     int n = 0;
-    for (int i = 0; i < b->program->ncalls; i++) {
-        const CnxrtCall *call = &b->program->calls[i];
+    for (int i = 0; i < b->ncalls; i++) {
+        const CnxrtCall *call = &b->calls[i];
         int at = 0;
         while (at < n && strcmp(k[at].kernel, call->kernel) != 0) at++;
         if (at == n) k[n++] = (KernelTime){.label = call->label, .kernel = call->kernel};
@@ -255,7 +261,7 @@ static int bench_print(const Bench *b) {
     int n = 0;
     bool ok = true, table = b->cli->args.profile && !b->cli->args.json;
     if (b->cli->args.profile) {
-        k = calloc((size_t)b->program->ncalls + 1, sizeof *k);
+        k = calloc((size_t)b->ncalls + 1, sizeof *k);
         n = k ? kernels_collect(b, k) : 0;
     }
     double total = 0;

@@ -172,7 +172,7 @@ static int grad_run(Grad *g) {
     for (int64_t at = 0; at < g->n; at += micro) {
         int64_t n = g->n - at < micro ? g->n - at : micro;
         inputs_fill(g, at, n);
-        if (training_run(g->training, g->program, n, NULL, &g->cli->err) != CNXRT_OK)
+        if (training_run(g->training, g->program, n, &g->cli->err) != CNXRT_OK)
             return cli_fail(g->cli, "%s", g->cli->err.text);
         const float *loss = training_output(g->training, g->program, "loss");
         for (int64_t i = 0; i < n; i++) sum += (double)loss[i];

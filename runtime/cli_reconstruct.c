@@ -137,7 +137,7 @@ static int run_all(Reconstruct *r) {
         for (int64_t i = 0; i < n; i++)
             mask_draw(r->model->fcmae, (uint64_t)c->args.seed, 0, (uint64_t)r->numbers[at + i],
                       cells + i * size);
-        if (training_run(r->training, "reconstruct", n, NULL, &c->err) != CNXRT_OK)
+        if (training_run(r->training, "reconstruct", n, &c->err) != CNXRT_OK)
             return cli_fail(c, "%s", c->err.text);
         const float *loss = training_output(r->training, "reconstruct", "loss");
         for (int64_t i = 0; i < n; i++) r->loss += (double)loss[i];

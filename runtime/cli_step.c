@@ -1,5 +1,6 @@
 // The data are the same for every micro-batch: uniform pictures, labels in turn, drawn masks.
 #include "cli_step.h"
+#include "cnxrt_clock.h"
 #include "training_mask.h"
 #include <stdlib.h>
 #include <string.h>
@@ -54,6 +55,39 @@ static TrainingOptions step_options(const Step *s, const CnxrtModel *m, int thre
                              .optimizer = true};
 }
 
+// The programs a step runs, `program` first.
+enum { PROGRAMS = 3, BESIDES = 2 };
+static void step_programs(const Step *s, const CnxrtProgram *out[PROGRAMS]) {
+    const char *names[PROGRAMS] = {s->program, "update", "prepare"};
+    for (int i = 0; i < PROGRAMS; i++)
+        out[i] = cnxrt_program(training_model(s->training), names[i]);
+}
+
+static bool calls_list(Step *s) {
+    static const CnxrtCall besides[BESIDES] = {{"zero_grads", "gradients", 0},
+                                               {"grad_norm", "gradients", 0}};
+    const CnxrtProgram *p[PROGRAMS];
+    step_programs(s, p);
+    int n = BESIDES;
+    for (int i = 0; i < PROGRAMS; i++) n += p[i]->ncalls;
+    s->calls = malloc((size_t)n * sizeof *s->calls);
+    if (!s->calls) return false;
+    for (int i = 0; i < PROGRAMS; i++)
+        for (int k = 0; k < p[i]->ncalls; k++) s->calls[s->ncalls++] = p[i]->calls[k];
+    for (int k = 0; k < BESIDES; k++) s->calls[s->ncalls++] = besides[k];
+    return true;
+}
+
+void step_profile(Step *s, double *seconds) {
+    const CnxrtProgram *p[PROGRAMS];
+    step_programs(s, p);
+    s->seconds = seconds;
+    for (int i = 0; i < PROGRAMS; i++) {
+        training_profile(s->training, p[i]->name, seconds);
+        if (seconds) seconds += p[i]->ncalls;
+    }
+}
+
 int step_open(Step *s, Cli *c, const char *program, int64_t batch) {
     *s = (Step){.program = program, .batch = batch};
     const CnxrtModel *m = cli_training_model(c, program);
@@ -63,7 +97,7 @@ int step_open(Step *s, Cli *c, const char *program, int64_t batch) {
     if (status != CLI_OK) return status;
     s->micro = training_micro_batch(s->training);
     s->groups = malloc(2 * (size_t)m->nparams * sizeof *s->groups + 1);
-    if (!s->groups) return cli_fail(c, "out of memory");
+    if (!s->groups || !calls_list(s)) return cli_fail(c, "out of memory");
     for (int i = 0; i < 2 * m->nparams; i++) s->groups[i] = 1;
     hyper_fill(s);
     const CnxrtProgram *p = cnxrt_program(m, program);
@@ -72,15 +106,24 @@ int step_open(Step *s, Cli *c, const char *program, int64_t batch) {
     return CLI_OK;
 }
 
-CnxrtStatus step_run(Step *s, double *seconds, CnxrtError *err) {
+// The time since `start` belongs to call `last` before the end.
+static void step_tick(const Step *s, double start, int last) {
+    if (s->seconds) s->seconds[s->ncalls - last] += cnxrt_seconds() - start;
+}
+
+CnxrtStatus step_run(Step *s, CnxrtError *err) {
     CnxrtStatus status = CNXRT_OK;
+    double start = cnxrt_seconds();
     training_zero_grads(s->training);
+    step_tick(s, start, 2);
     for (int64_t at = 0; status == CNXRT_OK && at < s->batch; at += s->micro) {
         int64_t n = s->batch - at < s->micro ? s->batch - at : s->micro;
-        status = training_run(s->training, s->program, n, seconds, err);
+        status = training_run(s->training, s->program, n, err);
     }
     if (status != CNXRT_OK) return status;
+    start = cnxrt_seconds();
     (void)training_grad_norm(s->training);
+    step_tick(s, start, 1);
     status = training_update(s->training, s->hyper, s->groups, err);
     training_prepare(s->training);
     return status;
@@ -95,4 +138,5 @@ int64_t step_bytes(const Step *s) {
 void step_close(Step *s) {
     training_close(s->training);
     free(s->groups);
+    free(s->calls);
 }

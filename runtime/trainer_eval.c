@@ -124,7 +124,7 @@ static CnxrtStatus reconstruct(Trainer *t, const LoaderBatch *b, int64_t n, Scor
         for (int64_t i = 0; i < part; i++)
             mask_draw(f, 0, (uint32_t)MASK_EPOCH, (uint64_t)b->samples[at + i], masks + i * cells);
         training_point(t->training, "reconstruct", "image", b->images + at * image_floats(t));
-        CnxrtStatus status = training_run(t->training, "reconstruct", part, NULL, err);
+        CnxrtStatus status = training_run(t->training, "reconstruct", part, err);
         if (status != CNXRT_OK) return status;
         const float *loss = training_output(t->training, "reconstruct", "loss");
         for (int64_t i = 0; i < part; i++) s->loss += (double)loss[i];

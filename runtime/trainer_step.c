@@ -61,7 +61,7 @@ static CnxrtStatus run_micro(Trainer *t, const LoaderBatch *b, int64_t at, int64
         training_point(t->training, t->program, "target", t->targets + at * t->model->classes);
         point_drops(t, at);
     }
-    CnxrtStatus status = training_run(t->training, t->program, n, NULL, err);
+    CnxrtStatus status = training_run(t->training, t->program, n, err);
     if (status == CNXRT_OK)
         memcpy(t->losses + at, training_output(t->training, t->program, "loss"),
                (size_t)n * sizeof(float));

@@ -199,8 +199,12 @@ bool training_point(Training *t, const char *program, const char *port, const vo
     return true;
 }
 
-static void program_run(Training *t, TrainingProgram *q, int64_t n, const void *params,
-                        double *seconds) {
+void training_profile(Training *t, const char *program, double *seconds) {
+    TrainingProgram *q = program_find(t, program);
+    if (q) q->seconds = seconds;
+}
+
+static void program_run(Training *t, TrainingProgram *q, int64_t n, const void *params) {
     CnxrtProfile profile;
     CnxrtFrame frame = {.arena = t->arena,
                         .scratch = t->scratch,
@@ -209,28 +213,27 @@ static void program_run(Training *t, TrainingProgram *q, int64_t n, const void *
                         .inputs = q->inputs,
                         .outputs = q->outputs,
                         .batch = n,
-                        .profile = seconds ? &profile : NULL,
+                        .profile = q->seconds ? &profile : NULL,
                         .state = t->state};
-    if (seconds) cnxrt_profile_start(&profile, t->profile_rows, q->program->ncalls, t->threads);
+    if (q->seconds) cnxrt_profile_start(&profile, t->profile_rows, q->program->ncalls, t->threads);
     int64_t threads = cnxrt_frame_run(&t->team, q->program, t->threads, &frame);
-    if (seconds) cnxrt_profile_sum(&profile, threads, seconds);
+    if (q->seconds) cnxrt_profile_sum(&profile, threads, q->seconds);
 }
 
 void training_prepare_from(Training *t, int slot) {
-    program_run(t, program_find(t, "prepare"), 1, t->state[slot], NULL);
+    program_run(t, program_find(t, "prepare"), 1, t->state[slot]);
 }
 
 void training_prepare(Training *t) { training_prepare_from(t, CNXRT_STATE_PARAM); }
 
-CnxrtStatus training_run(Training *t, const char *program, int64_t n, double *seconds,
-                         CnxrtError *err) {
+CnxrtStatus training_run(Training *t, const char *program, int64_t n, CnxrtError *err) {
     TrainingProgram *q = program_find(t, program);
     if (!q || n < 0 || n > t->micro) {
         cnxrt_error_set(err, "program %s on %lld images, in a run opened for %lld%s", program,
                         (long long)n, (long long)t->micro, q ? "" : " of other programs");
         return CNXRT_ERROR_ARGUMENT;
     }
-    if (n > 0) program_run(t, q, n, t->state[CNXRT_STATE_PARAM], seconds);
+    if (n > 0) program_run(t, q, n, t->state[CNXRT_STATE_PARAM]);
     return CNXRT_OK;
 }
 
@@ -244,7 +247,7 @@ CnxrtStatus training_update(Training *t, const float hyper[CNXRT_HYPERS], const 
     }
     training_point(t, name, "hyper", hyper);
     training_point(t, name, "groups", groups);
-    program_run(t, q, 1, t->state[CNXRT_STATE_PARAM], NULL);
+    program_run(t, q, 1, t->state[CNXRT_STATE_PARAM]);
     return CNXRT_OK;
 }
 

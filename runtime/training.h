@@ -77,9 +77,10 @@ void training_prepare(Training *t);
 void training_prepare_from(Training *t, int slot);
 void training_zero_grads(Training *t);
 // Runs a program on n <= micro images of its inputs. train and pretrain add to the gradients.
-// seconds: NULL, or [ncalls] to which the time of every call is added.
-CnxrtStatus training_run(Training *t, const char *program, int64_t n, double *seconds,
-                         CnxrtError *err);
+CnxrtStatus training_run(Training *t, const char *program, int64_t n, CnxrtError *err);
+// From now on the time of every call of a program is added to seconds[ncalls]; NULL: no longer.
+// Programs that were not asked for are ignored.
+void training_profile(Training *t, const char *program, double *seconds);
 // Euclidean norm of all gradients, in double and a fixed order; not finite when one of them is not.
 double training_grad_norm(Training *t);
 // One step of the optimiser; averages too when they were asked for. groups: nparams x {lr scale,

@@ -10,6 +10,7 @@ typedef struct {
     char **own;          // per input: its memory
     const void **inputs; // per input: own, or what training_point set
     void **outputs;
+    double *seconds; // per call, what training_profile set
 } TrainingProgram;
 
 struct Training {

@@ -56,7 +56,8 @@ for program in train pretrain; do
     status_is 0 ./net bench --program=$program --batch 3 --micro 2 --runs 1 --json
     says "\"program\": \"$program\""; says '"micro": 2'; says '"gflop"'; says '"planned_mb"'
 done
-status_is 0 ./net bench --program train --runs 1 --profile; says "% peak"; says " kind"; says " gemm_dw"
+status_is 0 ./net bench --program train --runs 1 --profile; says "% peak"; says " kind"
+for kernel in gemm_dw adamw pack zero_grads grad_norm; do says " $kernel"; done
 
 status_is 0 ./net info
 says "--- train"; says "--- pretrain"; says "2 x 3 patches of 32 x 32 pixels, 2 of 6 visible"

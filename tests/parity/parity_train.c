@@ -162,7 +162,7 @@ static void run_program(Case *c, const char *program, int step, int64_t at, int6
         free(data);
     }
     CnxrtError err = {0};
-    if (training_run(c->training, program, n, NULL, &err) != CNXRT_OK) die("run", &err);
+    if (training_run(c->training, program, n, &err) != CNXRT_OK) die("run", &err);
 }
 
 // Loss and gradients of a step, in micro-batches; logits: [batch][classes], or NULL.
