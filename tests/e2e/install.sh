@@ -8,6 +8,16 @@ lib=$(dirname "$(find prefix -name libcnxrt.a)")
 prefix/bin/cnxc --help >/dev/null
 prefix/bin/cnxc build convnextv2_atto_32 --programs=infer -o moved
 ./moved info >/dev/null
+# For another architecture the runtime is compiled from the sources that were installed.
+case $(uname -m) in aarch64) other=riscv64 ;; *) other=aarch64 ;; esac
+if command -v $other-linux-gnu-gcc >/dev/null; then
+    XDG_CACHE_HOME="$PWD/cache" prefix/bin/cnxc build $small --programs=infer -o crossed --target=$other \
+        --cc=$other-linux-gnu-gcc 2>note.txt
+    grep -q "compiling the runtime for $other" note.txt || fail "no note: $(cat note.txt)"
+    command -v qemu-$other >/dev/null && qemu-$other ./crossed info >/dev/null
+else
+    echo "no $other-linux-gnu-gcc: nothing is built for another architecture"
+fi
 
 mkdir project
 cat >project/CMakeLists.txt <<'END'
