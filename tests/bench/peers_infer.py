@@ -75,6 +75,15 @@ def torch_image(c):
     return torch.frombuffer(read_floats(c["image_nchw"]), dtype=torch.float32).reshape(c["shape"])
 
 
+def ahead_of_time(model, image, package):
+    """The module compiled by AOTInductor into a library, loaded again."""
+    import torch
+    torch._inductor.config.freezing = True
+    exported = torch.export.export(model, (image,))
+    path = torch._inductor.aoti_compile_and_package(exported, package_path=package)
+    return torch._inductor.aoti_load_package(path)
+
+
 def torch_candidates(c, kind):
     import torch
     image, start = torch_image(c), time.monotonic()
@@ -82,13 +91,15 @@ def torch_candidates(c, kind):
         image = image.to(memory_format=torch.channels_last)
     for number, (form, model) in enumerate(torch_models(c)):
         # A second compilation has to fit well into the time that is left.
-        if kind == "compile" and number and time.monotonic() - start > c["timeout"] / 3:
+        if kind in ("compile", "aot") and number and time.monotonic() - start > c["timeout"] / 3:
             return
         if kind != "eager":
             model = model.to(memory_format=torch.channels_last)
         if kind == "compile":
             torch._inductor.config.freezing = True
             model = torch.compile(model)
+        if kind == "aot":
+            model = ahead_of_time(model, image, os.path.join(c["onnx"], f"{form}.pt2"))
         yield form, lambda m=model: m(image), lambda m=model: m(image).numpy().tobytes()
 
 
@@ -191,5 +202,6 @@ def prepare_export(c):
 
 
 PREPARE = {"cnxc": prepare_cnxc, "torch-eager": prepare_torch, "torch-channels_last": prepare_torch,
-           "torch-compile": prepare_torch, "onnxruntime": prepare_onnxruntime,
+           "torch-compile": prepare_torch, "torch-aot": prepare_torch,
+           "onnxruntime": prepare_onnxruntime,
            "openvino": prepare_openvino, "export": prepare_export}

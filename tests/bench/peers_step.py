@@ -1,5 +1,6 @@
-"""Peers of training steps: forward, backward and AdamW of the classifier (task train) or of FCMAE in its
-masked dense form (task fcmae), float32, on made-up data; compiled programs and PyTorch."""
+"""Peers of training steps: forward, backward and AdamW of the classifier (tasks train, in float32, and
+train-bf16) or of FCMAE in its masked dense form (task fcmae), on made-up data; compiled programs and
+PyTorch, in bf16 under its autocast."""
 
 import json
 import os
@@ -50,7 +51,7 @@ def network(c):
 def targets(c):
     """Labels, or masks of cells, 1 hidden."""
     import torch
-    if c["task"] == "train":
+    if c["task"] != "fcmae":
         return torch.randint(0, c["classes"], (c["batch"],))
     total = 1
     for s in c["strides"]:
@@ -77,7 +78,8 @@ def prepare_torch(c):
     def loss_of(x, y):
         if c["task"] == "fcmae":
             return model(x, y)
-        return torch.nn.functional.cross_entropy(model(x), y)
+        with torch.autocast("cpu", torch.bfloat16, enabled=c.get("precision") == "bf16"):
+            return torch.nn.functional.cross_entropy(model(x), y)
 
     if c["peer"] == "torch-compile":
         loss_of = torch.compile(loss_of)

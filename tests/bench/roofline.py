@@ -11,7 +11,7 @@ from tasks import TASKS
 
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 900, 560, 70, 50, 210, 60
 COLOURS = {"cnxc": "#c0392b", "cnxc-dense": "#e6a59d", "torch-eager": "#7f8c8d", "torch-channels_last": "#95a5a6",
-           "torch-compile": "#e67e22", "onnxruntime": "#2980b9", "openvino": "#27ae60",
+           "torch-compile": "#e67e22", "torch-aot": "#f1c40f", "onnxruntime": "#2980b9", "openvino": "#27ae60",
            "openblas": "#8e44ad", "blis": "#16a085", "onednn": "#2980b9"}
 
 

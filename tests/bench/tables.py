@@ -1,9 +1,9 @@
 """Figures of records, and the tables of each task: (heading, header, rows of text)."""
 
-from tasks import DENSE, OURS, TASKS, TORCH
+from tasks import AHEAD, DENSE, OURS, TASKS, TORCH
 
 TITLES = {"cnxc": "cnxc", "torch-eager": "PyTorch", "torch-channels_last": "channels_last",
-          "torch-compile": "torch.compile", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO",
+          "torch-compile": "torch.compile", AHEAD: "AOTInductor", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO",
           "openblas": "OpenBLAS", "blis": "BLIS", "onednn": "oneDNN"}
 NONE = "–"
 
@@ -49,14 +49,31 @@ def percent_of_peak(record, name=OURS):
     return 100 * gflop / result["min_ms"] * 1e3 / peak if gflop and peak else None
 
 
+def like(data, record, **other):
+    """The record of the same configuration but for these keys, or None."""
+    wanted = {k: record[k] for k in ("task", "model", "batch", "threads")} | other
+    return next((r for r in data["results"] if all(r[k] == v for k, v in wanted.items())), None)
+
+
 def scaling(data, record):
     """Our speed-up over one thread, over the FMA loop's own; None where one is not known."""
-    single = next((r for r in data["results"] if r["threads"] == 1 and all(
-        r[k] == record[k] for k in ("task", "model", "batch"))), None)
+    single = like(data, record, threads=1)
     if record["threads"] == 1 or single is None or not record["fma_ratio"]:
         return None
     pair = peer(single, OURS), peer(record, OURS)
     return pair[0]["min_ms"] / pair[1]["min_ms"] / record["fma_ratio"] if all(pair) else None
+
+
+def over_float32(data, record, task):
+    """Our time in float32, measured as `task`, over that of the record; None where not known."""
+    pair = [r and peer(r, OURS) for r in (like(data, record, task=task), record)]
+    return pair[0]["min_ms"] / pair[1]["min_ms"] if all(pair) else None
+
+
+def adamw_gbs(record):
+    """GB/s of the optimiser: parameters and moments read and written, gradients read."""
+    ms = sum(k["ms"] for k in record.get("profile", {}).get("kernels", ()) if k["kernel"] == "adamw")
+    return 28e-6 * record["parameters"] / ms if ms else None
 
 
 def packed_to_dense(record):
@@ -108,22 +125,23 @@ def inference(data, records, batch, threads):
     peers = columns(records)
     header = ["model", "GFLOP", "cnxc", "% of FMA peak"]
     header += ["scaling / FMA loop's"] * (threads > 1)
-    header += [TITLES[p] for p in peers] + ["best peer / cnxc", "by medians"]
+    header += [TITLES[p] for p in peers] + ["best peer / cnxc", "by medians"] * bool(peers)
     rows = []
     for r in records:
         row = [short_name(r["model"]), f"{r['gflop']:.2f}", cell(r, OURS), percent(r)]
         row += [shown(scaling(data, r), "{:.2f}")] * (threads > 1)
-        rows.append(row + [cell(r, p) for p in peers] + [*advantage(r)])
-    return f"Inference, batch {batch}, {plural(threads)}", header, rows
+        rows.append(row + [cell(r, p) for p in peers] + [*advantage(r)] * bool(peers))
+    return f"{TASKS[records[0]['task']].title}, batch {batch}, {plural(threads)}", header, rows
 
 
 def narrow(title):
     def table(data, records, batch, threads):
         """With the relative error of the logits against float32, in per cent."""
         peers = columns(records)
-        header = ["model", "GFLOP", "cnxc"] + [TITLES[p] for p in peers]
+        header = ["model", "GFLOP", "cnxc", "its float32 / this"] + [TITLES[p] for p in peers]
         header += ["best peer / cnxc", "by medians"] + [f"error, {TITLES[p]}" for p in (OURS, *peers)]
-        rows = [[short_name(r["model"]), f"{r['gflop']:.2f}", cell(r, OURS)]
+        rows = [[short_name(r["model"]), f"{r['gflop']:.2f}", cell(r, OURS),
+                 shown(over_float32(data, r, "infer"), "{:.2f}x")]
                 + [cell(r, p) for p in peers] + [*advantage(r)]
                 + [shown((peer(r, p) or {}).get("relative_error"), "{:.1f} %", 100)
                    for p in (OURS, *peers)] for r in records]
@@ -136,11 +154,21 @@ def training(data, records, _batch, threads):
     peers = columns(records)
     header = ["model", "batch", "GFLOP", "cnxc", "% of FMA peak"]
     header += [TITLES[p] for p in peers] + ["best peer / cnxc", "by medians", "MB, cnxc",
-                                            "MB, PyTorch's least"]
+                                            "MB, PyTorch's least", "GB/s of AdamW"]
     rows = [[short_name(r["model"]), str(r["batch"]), shown(r["gflop"], "{:.0f}"), cell(r, OURS),
-             percent(r)] + [cell(r, p) for p in peers] + [*advantage(r), *memory(r)]
-            for r in records]
+             percent(r)] + [cell(r, p) for p in peers]
+            + [*advantage(r), *memory(r), shown(adamw_gbs(r), "{:.0f}")] for r in records]
     return f"Training step, {plural(threads)}", header, rows
+
+
+def narrow_training(data, records, _batch, threads):
+    peers = columns(records)
+    header = ["model", "batch", "cnxc", "its float32 / this"] + [TITLES[p] for p in peers]
+    header += ["best peer / cnxc", "by medians", "MB, cnxc", "MB, PyTorch's least"]
+    rows = [[short_name(r["model"]), str(r["batch"]), cell(r, OURS),
+             shown(over_float32(data, r, "train"), "{:.2f}x")]
+            + [cell(r, p) for p in peers] + [*advantage(r), *memory(r)] for r in records]
+    return f"Training step in bf16, {plural(threads)}", header, rows
 
 
 def pretraining(data, records, _batch, threads):
@@ -172,22 +200,26 @@ def kernels(data, records, _batch, threads):
 
 
 def builds(data, records):
-    header = ["model", "s, infer", "s, all programs", "kB, infer", "kB, all programs",
-              "cold start, ms", "weights built in, ms"]
+    header = ["model", "s, infer", "s, slowest target", "s, all programs", "kB, infer",
+              "kB, three targets", "kB, all programs", "cold start, ms", "weights built in, ms"]
     rows = []
     for r in records:
         f = r["figures"]
-        rows.append([short_name(r["model"])] + [f"{f[k + '_seconds']:.2f}" for k in ("infer", "all")]
-                    + [f"{f[k + '_bytes'] / 1e3:.0f}" for k in ("infer", "all")]
+        slowest = max(f.get("target_seconds", {}).items(), key=lambda t: t[1], default=None)
+        rows.append([short_name(r["model"]), f"{f['infer_seconds']:.2f}",
+                     f"{slowest[1]:.2f} ({slowest[0]})" if slowest else NONE,
+                     f"{f['all_seconds']:.2f}", f"{f['infer_bytes'] / 1e3:.0f}",
+                     shown(f.get("fat_bytes"), "{:.0f}", 1e-3), f"{f['all_bytes'] / 1e3:.0f}"]
                     + [f"{f['start_ms']:.1f}", shown(f.get("packed_start_ms"), "{:.1f}")])
     return "Compilation on one CPU, size without weights and codecs, cold start", header, rows
 
 
-TABLES = {"infer": inference, "bf16": narrow("Inference in bf16"),
-          "int8": narrow("Inference in int8"), "train": training, "fcmae": pretraining, "kernels": kernels}
+TABLES = {"infer": inference, "avx2": inference, "bf16": narrow("Inference in bf16"),
+          "int8": narrow("Inference in int8"), "train": training, "train-bf16": narrow_training,
+          "fcmae": pretraining, "kernels": kernels}
 
 
-BY_BATCH = ("infer", "bf16", "int8")
+BY_BATCH = ("infer", "avx2", "bf16", "int8")
 
 
 def all_tables(data):

@@ -16,6 +16,7 @@ from process import output, thread_environment
 HERE = os.path.dirname(os.path.abspath(__file__))
 OURS, DENSE = "cnxc", "cnxc-dense"
 TORCH = ("torch-eager", "torch-channels_last", "torch-compile")
+AHEAD = "torch-aot"
 SIZES = tuple(f"convnextv2_{s}" for s in ("atto", "femto", "pico", "nano", "tiny", "base"))
 STEPS = ("convnextv2_atto", "convnextv2_tiny", "convnextv2_atto_32", "convnextv2_atto_64",
          "convnextv2_tiny_32", "convnextv2_tiny_64")
@@ -28,9 +29,10 @@ SHAPES = ("gemm 3136 40 160", "gemm 3136 160 40", "gemm 784 80 320", "gemm 196 1
 
 
 class Subject:
-    """What every task has: `name`, `peers`, defaults; `tolerance` of outputs, None where peers have
-    none to compare, and the name of what must be below it (measure.py, DIFFERENCES)."""
-    measure_of = "max_difference"
+    """What every task has: `name`, `peers`, defaults; the row of `cnxc targets` it is compiled for;
+    `tolerance` of outputs, None where peers have none to compare, and the name of what must be below
+    it (measure.py, DIFFERENCES)."""
+    measure_of, target = "max_difference", "native"
     tolerance, models, steps, one_thread = None, SIZES, False, False
 
     def __init__(self, options, model, folder):
@@ -91,7 +93,7 @@ class Subject:
 
 class Inference(Subject):
     name, title = "infer", "Inference"
-    peers = (OURS, *TORCH, "onnxruntime", "openvino")
+    peers = (OURS, *TORCH, AHEAD, "onnxruntime", "openvino")
     models, tolerance = (*SIZES, "convnext_tiny"), 1e-3
 
     def __init__(self, options, model, folder):
@@ -99,9 +101,10 @@ class Inference(Subject):
         self.facts = json.loads(self.cnxc("check", model, "--json"))
 
     def prepare(self):
-        model, infer = self.model, "--programs=infer"
-        self.cnxc("build", model, infer, "--emit=shared", "-o", self.path("libmodel.so"))
-        self.cnxc("build", model, infer, "-o", self.path("program"))
+        model = self.model
+        build = "build", model, "--programs=infer", f"--target={self.target}", "-o"
+        self.cnxc(*build, self.path("libmodel.so"), "--emit=shared")
+        self.cnxc(*build, self.path("program"))
         self.cnxc("weights", "init", model, self.path("w.safetensors"), "--seed", "0")
         self.cnxc("weights", "convert", self.path("w.safetensors"), self.path("timm.safetensors"),
                   "--names=timm")
@@ -153,6 +156,16 @@ class Inference(Subject):
 
     def profile(self, batch, cpus, runs):
         return self.bench(self.path("program"), batch, cpus, runs, "--weights", "seed:0")
+
+
+class Avx2(Inference):
+    """What a CPU without AVX-512 runs, beside the FMA loop of that code."""
+    name, title, peers, target = "avx2", "Inference by code for AVX2", (OURS,), "x86-64-v3"
+    models = ("convnextv2_atto", "convnextv2_tiny")
+
+    @classmethod
+    def chosen(cls, options):
+        return super().chosen(options) if {"avx2", "fma"} <= cpu_flags() else []
 
 
 class Narrow(Inference):
@@ -218,7 +231,7 @@ class Int8(Narrow):
 class Training(Subject):
     """The supervised step; compiled programs are timed by their own `bench`."""
     name, title, command, peers = "train", "Training step", "train", (OURS, *TORCH)
-    models, steps = STEPS, True
+    models, steps, flags = STEPS, True, ()
 
     def __init__(self, options, model, folder):
         super().__init__(options, model, folder)
@@ -229,7 +242,7 @@ class Training(Subject):
 
     def build(self, name, *more):
         self.cnxc("build", self.model, "-o", self.path(name), "--programs",
-                  f"infer,{self.command}", *more)
+                  f"infer,{self.command}", *self.flags, *more)
         return self.path(name)
 
     def batches(self):
@@ -261,6 +274,15 @@ class Training(Subject):
 
     def profile(self, batch, cpus, runs):
         return self.bench(self.programs[OURS], batch, cpus, runs, "--program", self.command)
+
+
+class NarrowTraining(Training):
+    """The supervised step with linears in bf16; of PyTorch under autocast."""
+    name, title, precision = "train-bf16", "Training step in bf16", "bf16"
+    models, flags = STEPS[:2], ("--precision=bf16",)
+
+    def config(self, peer, batch):
+        return {**super().config(peer, batch), "precision": self.precision}
 
 
 class Pretraining(Training):
@@ -305,4 +327,5 @@ class Kernels(Subject):
         return {"gflop": 2e-9 * a * b * c * 49, "bytes": 4 * (2 * a * b + 49) * c}
 
 
-TASKS = {t.name: t for t in (Inference, Bf16, Int8, Training, Pretraining, Kernels)}
+TASKS = {t.name: t for t in (Inference, Avx2, Bf16, Int8, Training, NarrowTraining, Pretraining,
+                             Kernels)}

@@ -39,12 +39,14 @@ def record(task, threads, peers, model="convnextv2_atto", **more):
 
 
 def results():
-    """Two configurations of inference, one of each other task."""
+    """Two configurations of inference, one of most other tasks."""
     ours = {"gflop": 1.0, "peak_rss_mb": 50.0}
     steps = {"cnxc": times(10.0, **ours), "torch-eager": times(30.0, gflop=2.0, peak_rss_mb=200.0),
              "torch-compile": times(25.0, gflop=2.0, peak_rss_mb=150.0)}
     figures = {"infer_seconds": 1.5, "all_seconds": 5.25, "infer_bytes": 400000,
-               "all_bytes": 900000, "start_ms": 21.0, "packed_start_ms": 12.0}
+               "all_bytes": 900000, "start_ms": 21.0, "packed_start_ms": 12.0,
+               "target_seconds": {"x86-64": 0.5, "riscv64-v": 1.75}, "fat_bytes": 1200000}
+    profile = {"kernels": [{"kernel": "adamw", "ms": 2.0}, {"kernel": "gemm {}", "ms": 9.0}]}
     return {"machine": {"cpu": "A & B", "family": "1 2", "features": ["fma"], "cores": 2,
                         "virtual": True, "caches": {"L1d": "32K"}, "memory_gb": 1.0,
                         "kernel": "6", "load_at_start": 0.0, "commit": "c", "date": "d"},
@@ -53,7 +55,10 @@ def results():
                 record("infer", 1, {"cnxc": times(10.0), "openvino": times(20.0, 30.0)}),
                 record("infer", 2, {"cnxc": times(6.25),
                                     "openvino": {"status": "timeout", "why": "late"}}),
-                record("train", 1, steps),
+                record("avx2", 1, {"cnxc": times(20.0)}),
+                record("train", 1, steps, parameters=1e6, profile=profile),
+                record("train-bf16", 1, {"cnxc": times(8.0, **ours),
+                                         "torch-eager": times(20.0, peak_rss_mb=90.0)}),
                 record("fcmae", 1, {**steps, "cnxc-dense": times(16.0, gflop=2.0)}),
                 record("kernels", 1, {"cnxc": times(10.0), "onednn": times(8.0),
                                       "blis": {"status": "cannot", "why": "no"}}, "gemm 1 2 3"),
@@ -70,7 +75,7 @@ def table(task, threads=1):
 
 class Reports(unittest.TestCase):
     def test_figures(self):
-        one, two, _train, fcmae, *_ = results()["results"]
+        one, two, _avx2, train, narrow, fcmae, *_ = results()["results"]
         self.assertAlmostEqual(tables.percent_of_peak(one), 50.0)
         self.assertAlmostEqual(tables.percent_of_peak(fcmae, "cnxc-dense"), 62.5)
         self.assertAlmostEqual(tables.scaling(results(), two), 0.8)
@@ -81,27 +86,35 @@ class Reports(unittest.TestCase):
         self.assertEqual(tables.packed_to_dense(one), (None, None))
         self.assertEqual(tables.memory(fcmae), ["50", "150 (3.0x)"])
         self.assertEqual(tables.best_peer(fcmae)[0], "torch-compile")
+        self.assertAlmostEqual(tables.over_float32(results(), narrow, "train"), 1.25)
+        self.assertIsNone(tables.over_float32(results(), narrow, "kernels"))
+        self.assertAlmostEqual(tables.adamw_gbs(train), 14.0)
+        self.assertIsNone(tables.adamw_gbs(one))
 
     def test_markdown_names_what_was_not_measured(self):
         text = report.markdown(results())
         self.assertIn("| atto | 1.00 | 10.0 | 50 | 20.0 (2.00x) | 2.00x | 3.00x |", text)
         self.assertIn("OpenVINO, timeout: late (infer atto b1 t2)", text)
         self.assertIn("| atto | 1 | 10.0 | 50 | 16.0 | 62 | 0.62 | 0.50 | 30.0 (3.00x)", text)
-        self.assertIn("| atto | 1.00 | 4.00 | 9.00 (2.25x) | 2.25x | 2.25x | 1.2 % | 5.0 % |", text)
+        self.assertIn("| atto | 1.00 | 4.00 | 2.50x | 9.00 (2.25x) | 2.25x | 2.25x | 1.2 % | 5.0 % |", text)
         self.assertIn("| gemm 1 2 3 | 10000.0 | 50 | 62 | cannot | 0.80x |", text)
-        self.assertIn("| atto | 1.50 | 5.25 | 400 | 900 | 21.0 |", text)
+        self.assertIn("| atto | 1.50 | 1.75 (riscv64-v) | 5.25 | 400 | 1200 | 900 | 21.0 |", text)
+        self.assertIn("by code for AVX2, batch 1, 1 thread\n\n| model | GFLOP | cnxc | % of FMA peak |\n",
+                      text)
+        self.assertIn("| atto | 1 | 8.00 | 1.25x | 20.0 (2.50x) |", text)
+        self.assertIn("| 150 (3.0x) | 14 |", text)
         self.assertIn("2026-01-01, commit c; 2026-01-02, commit c", text)
 
     def test_rows_have_the_columns_of_the_header(self):
         for _heading, header, rows in tables.all_tables(results()):
             self.assertEqual({len(header)}, {len(r) for r in rows})
-        self.assertEqual(len(list(tables.all_tables(results()))), 7)
+        self.assertEqual(len(list(tables.all_tables(results()))), 9)
 
     def test_tables_survive_a_failure_of_ours(self):
         data = results()
         for r in data["results"]:
             r["peers"] = {p: {"status": "failed", "why": "w"} for p in r["peers"]}
-            r["gflop"] = None if r["task"] in ("train", "fcmae") else r["gflop"]
+            r["gflop"] = None if r["task"] in ("train", "train-bf16", "fcmae") else r["gflop"]
         self.assertIn("failed: w", report.markdown(data))
         self.assertIn("failed", report.markdown_short(data) + report.text(data))
         self.assertIsNone(roofline.plot(data))
@@ -117,7 +130,7 @@ class Reports(unittest.TestCase):
 
     def test_plot_is_xml_with_a_point_a_time(self):
         svg = xml.dom.minidom.parseString(roofline.plot(results()))
-        self.assertEqual(len(svg.getElementsByTagName("title")), 3 + 3 + 4 + 2)
+        self.assertEqual(len(svg.getElementsByTagName("title")), 3 + 1 + 3 + 4 + 2)
         self.assertEqual(len(svg.getElementsByTagName("svg")), 1)
 
 
@@ -272,7 +285,8 @@ class Runs(unittest.TestCase):
             shown = self.run_tool(folder, "--only", "fcmae", "--peers", "cnxc,cnxc-dense", *tiny)
             self.assertIn("FCMAE step, 1 thread", shown)
             self.run_tool(folder, "--only", "build", *tiny)
-            shown = self.run_tool(folder, "--only", "fcmae,build", "--resume", *tiny)
+            shown = self.run_tool(folder, "--only", "fcmae,build", "--resume", "--peers",
+                                  "cnxc,cnxc-dense", *tiny)
             self.assertIn("cold start", shown)
             with open(os.path.join(folder, "r.json")) as f:
                 data = json.load(f)
@@ -285,6 +299,7 @@ class Runs(unittest.TestCase):
         self.assertTrue(step["profile"]["kernels"])
         self.assertGreater(build["figures"]["all_bytes"], build["figures"]["infer_bytes"])
         self.assertEqual(len(data["commands"]), 2)  # the last one had nothing to do
+        self.assertIn("riscv64-v", build["figures"]["target_seconds"])
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
   python worker.py CONFIG.json
 
-Prepares what the configuration says (task infer: peers_infer.py, in bf16 and
-int8: peers_narrow.py, train and fcmae: peers_step.py) and
+Prepares what the configuration says (inference: peers_infer.py, in bf16 and int8: peers_narrow.py,
+steps: peers_step.py) and
 prints `ready JSON`; then answers each line `run N` with `ms JSON`: {"ms": times of N runs,
 "peak_rss_mb": of the process while it was running}. A failure is `failed JSON` ({"status", "why"}). The
 protocol has the original stdout to itself; what libraries print goes to stderr. The workers of single
@@ -56,9 +56,9 @@ def peak_rss_mb():
 
 
 def prepare(c):
-    if c["task"] == "infer":
+    if c["task"] in ("infer", "avx2"):
         import peers_infer as peers
-    elif c.get("precision"):
+    elif c["task"] in ("bf16", "int8"):
         import peers_narrow as peers
     else:
         import peers_step as peers
