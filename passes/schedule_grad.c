@@ -110,6 +110,24 @@ static void share_rows(const Sched *sc, DwPlan *p, int64_t rows, int64_t n, int6
     p->m = ((p->shard_rows + pieces - 1) / pieces + 3) / 4 * 4;
 }
 
+// The result of n from `count` results of size elements for each image. Those of one image are
+// added first: they are large, and not worth keeping for a whole batch.
+static void sum_shards(Sched *sc, const Node *n, int shards, int64_t count, int64_t size) {
+    if (count > 1) {
+        int image = partials_new(sc, n, 1, size, true);
+        Operands o = {0};
+        SpecAttrs s = {0};
+        operand_add(&o, shards);
+        operand_add(&o, image);
+        spec_set(&s, A_n, size);
+        Step *st =
+            step_new(sc, n, OVER_IMAGE, count, count, size, col_block(size, target_lanes(sc->t)));
+        call_new(sc, st, K_SUM, &s, &o, n, 0);
+        shards = image;
+    }
+    reduce_partials(sc, n, shards, 1, size, true, n->first);
+}
+
 static void op_linear_dw(Sched *sc, const Node *n) {
     Rows y = rows_of(graph_type(sc->g, n->args[0])), x = rows_of(graph_type(sc->g, n->args[1]));
     DwPlan p = gemm_dw_plan(sc->t, graph_type(sc->g, n->args[0]).dt, y.rows, y.batch, y.n, x.n);
@@ -121,7 +139,7 @@ static void op_linear_dw(Sched *sc, const Node *n) {
         Operand out = {.buffer = partial, .block_bytes = y.n * x.n * 4};
         Step *st = step_new(sc, n, OVER_IMAGE, y.rows, p.shard_rows, y.n, y.n);
         gemm_dw(sc, n, st, from, &p, &out, &s);
-        reduce_partials(sc, n, partial, p.shards, y.n * x.n, true, n->first);
+        sum_shards(sc, n, partial, p.shards, y.n * x.n);
         return;
     }
     Operand out = {.buffer = reduce_out(sc, n->first, &s)};

@@ -7,8 +7,8 @@
 //   step flat { sum (..) }                   step image { gemm }
 //   step image { gemm }                      step flat { sum (..) }
 //
-// Not in a span are steps whose weights do not stay in L2 (step_columns_first): they would be read
-// once per image. Steps over the whole batch that come between wait for the end of the span, as
+// Not in a span are steps whose weights are larger than L2: they would come from far away once per
+// image. Steps over the whole batch that come between wait for the end of the span, as
 // long as that pays (Waiting).
 #include "sched.h"
 
@@ -44,6 +44,17 @@ static void divide_flat(const Schedule *s, Step *st) {
 }
 
 // ---- forming -----------------------------------------------------------------------------------
+// Weights of the step do not fit into L2 and are read in blocks of columns, best for many images.
+static bool reads_large_weights(const Sched *sc, const Step *st) {
+    if (!step_columns_first(st)) return false;
+    for (int c = 0; c < st->calls.n; c++) {
+        const KernelSpec *k = &st->calls.v[c].spec;
+        if (spec_int(k, A_order) && spec_int(k, A_n) * spec_int(k, A_k) * 4 > sc->t->l2)
+            return true;
+    }
+    return st->col_block < st->cols;
+}
+
 // Bytes per image that a step touches.
 static int64_t touched_bytes(const Schedule *s, const Step *st) {
     int64_t sum = 0;
@@ -85,7 +96,7 @@ static int take_span(Sched *sc, int i, Steps *out) {
     for (int64_t touched = 0; i < s->steps.n; i++) {
         const Step *st = &s->steps.v[i];
         if (st->over == OVER_IMAGE) {
-            if (step_columns_first(st) || !may_pass(st, &w.steps)) break;
+            if (reads_large_weights(sc, st) || !may_pass(st, &w.steps)) break;
             vec_push(sc->a, out, *st);
             touched += touched_bytes(s, st);
             continue;
