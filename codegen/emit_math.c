@@ -60,7 +60,8 @@ Val emit_log1p(Emit *e, Val x) {
     return emit_fadd(e, emit_log(e, y), emit_fdiv(e, lost, y));
 }
 
-// A cubic in each of 32 segments of [0,clamp].
+// A cubic of a in each of 32 segments of [0,clamp], that of index round(a scale); beyond the clamp
+// its value there.
 typedef struct {
     double scale, clamp;
     const double (*coefficient)[32];
@@ -84,15 +85,24 @@ static Val table_pick(Emit *e, const Table *t, int degree, Val index) {
     return LLVMBuildCall2(e->b, LLVMIntrinsicGetType(e->ctx, id, NULL, 0), fn, args, 3, "");
 }
 
+// min(|x|, most), sixteen lanes; NaN: most.
+static Val clamped_abs(Emit *e, Val x, double most) {
+    enum { SMALLER_MAGNITUDE = 2, SIGN_CLEAR = 8, ROUNDING_OF_MODE = 4 };
+    Val args[] = {x,
+                  vec_const(e, 16, most),
+                  LLVMConstInt(e->i32, SMALLER_MAGNITUDE | SIGN_CLEAR, 0),
+                  x,
+                  LLVMConstInt(LLVMInt16TypeInContext(e->ctx), 0xffff, 0),
+                  LLVMConstInt(e->i32, ROUNDING_OF_MODE, 0)};
+    return emit_intrinsic(e, "llvm.x86.avx512.mask.range.ps.512", NULL, 0, args, 6);
+}
+
 // The table's function of |x|, sixteen lanes.
 static Val by_table(Emit *e, const Table *t, Val x) {
-    Val magic = vec_const(e, 16, ROUNDER), scale = vec_const(e, 16, t->scale);
-    Val a = emit_clamp_high(e, emit_fabs(e, x), t->clamp);
-    Val z = emit_fma(e, a, scale, magic);
-    Val k = emit_fsub(e, z, magic);
-    Val u = emit_fma(e, a, scale, LLVMBuildFNeg(e->b, k, ""));
+    Val a = clamped_abs(e, x, t->clamp);
+    Val z = emit_fma(e, a, vec_const(e, 16, t->scale), vec_const(e, 16, ROUNDER));
     Val index = as_ints(e, z), p = table_pick(e, t, 3, index);
-    for (int d = 2; d >= 0; d--) p = emit_fma(e, p, u, table_pick(e, t, d, index));
+    for (int d = 2; d >= 0; d--) p = emit_fma(e, p, a, table_pick(e, t, d, index));
     return p;
 }
 
@@ -139,13 +149,17 @@ static Val slope_by_exp(Emit *e, Val a) {
     return emit_fmul(e, p, emit_exp(e, emit_fmul(e, emit_fmul(e, a, a), vec_const(e, w, -0.5))));
 }
 
-// x < 0: h(|x|), else 1 - h(|x|)
+// 1/2 + sign(x) (1/2 - h(|x|))
 Val emit_gelu_slope(Emit *e, Val x) {
-    Val zero = vec_const(e, vec_width(x), 0), one = vec_const(e, vec_width(x), 1);
-    Val h =
-        e->target->permute2 ? by_table_any(e, &gelu_slope, x) : slope_by_exp(e, emit_fabs(e, x));
-    Val negative = LLVMBuildFCmp(e->b, LLVMRealOLT, x, zero, "");
-    return LLVMBuildSelect(e->b, negative, h, emit_fsub(e, one, h), "");
+    int w = vec_width(x);
+    Val half = vec_const(e, w, 0.5), odd = NULL;
+    if (e->target->permute2)
+        odd = by_table_any(e, &gelu_slope, x);
+    else
+        odd = emit_fsub(e, half, slope_by_exp(e, emit_fabs(e, x)));
+    Val sign = LLVMBuildAnd(e->b, as_ints(e, x), int_vector(e, w, INT32_MIN), "");
+    odd = LLVMBuildXor(e->b, as_ints(e, odd), sign, "");
+    return emit_fadd(e, half, LLVMBuildBitCast(e->b, odd, vec_type(e, w), ""));
 }
 
 // x / (1 + exp(-2 sqrt(2/pi) (x + 0.044715 x^3))); below -12 the result underflows anyway.

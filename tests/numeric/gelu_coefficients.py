@@ -3,21 +3,20 @@
 
 gelu(x) = max(x,0) + g(|x|),  g(a) = -a Phi(-a), even and small.
 
-Table: segment k = round(a S) of 32, u = a S - k in [-1/2,1/2], g = cubic in u, near-minimax
-(Chebyshev nodes). Segments 0 and 31 are exact at u = 0 (g = 0 there), so gelu(0) = 0 and values
-beyond the clamp a <= 31/S are passed through.
+Table: segment k = round(a S) of 32, g = cubic in a, near-minimax (Chebyshev nodes). It has no
+constant term in segment 0, so that gelu(0) = 0, and is 0 in segment 31, so that values beyond the
+clamp a <= 31/S are passed through.
 
 Power form, for targets without a table look-up: g(a) = -a / q(a)^16, q of degree 6 fitted by
 reweighted least squares to the absolute error of g.
 
-Slope: gelu'(x) = h(|x|) for x < 0, else 1 - h(|x|), h(a) = Phi(-a) - a phi(a), by a second table of
-the same form. Segment 31 is exact at u = 0 (h = 0 there), so that the slope ends at 0 and 1.
+Slope: gelu'(x) = 1/2 + sign(x) q(|x|), q(a) = 1/2 - Phi(-a) + a phi(a), by a second table of the same
+form. Segment 31 ends at 1/2, so that the slope ends at 0 and 1.
 """
 import math
 import numpy as np
 
-A = 5.3
-S = np.float32(31 / A)
+S = np.float32(31 / 5.35)
 S_SLOPE = np.float32(31 / 5.45)
 erfc = np.vectorize(math.erfc)
 f32 = np.float32
@@ -27,27 +26,50 @@ def g(a):
     return -a * 0.5 * erfc(a / math.sqrt(2))
 
 
-def h(a):
-    return 0.5 * erfc(a / math.sqrt(2)) - a * np.exp(-a * a / 2) / math.sqrt(2 * math.pi)
+def q(a):
+    return 0.5 - 0.5 * erfc(a / math.sqrt(2)) + a * np.exp(-a * a / 2) / math.sqrt(2 * math.pi)
 
 
-def segment(k, g=g, S=S, exact=(0, 31)):
+def near_minimax(u, y, basis):
+    w = np.ones_like(u)
+    for _ in range(60):
+        c = np.linalg.lstsq(basis * w[:, None], y * w, rcond=None)[0]
+        e = abs(basis @ c - y)
+        w *= (e / e.max() + 0.05) ** 0.5
+    return c
+
+
+def segment(k, f, S):
+    """Coefficients of f in segment k."""
     u = np.cos((np.arange(200) + 0.5) * np.pi / 200) / 2
-    if k == 0:
-        u = abs(u)
-    if k == 31:
-        u = -abs(u)
-    y = g((k + u) / float(S))
-    if k in exact:  # no constant term
-        basis = np.stack([u, u**2, u**3], 1)
-        w = np.ones_like(u)
-        for _ in range(60):
-            c = np.linalg.lstsq(basis * w[:, None], y * w, rcond=None)[0]
-            e = abs(basis @ c - y)
-            w *= (e / e.max() + 0.05) ** 0.5
-        return np.concatenate([[0.0], c])
-    return np.polynomial.chebyshev.Chebyshev.fit(u, y, 3, domain=[-0.5, 0.5]).convert(
-        kind=np.polynomial.Polynomial).coef
+    u = abs(u) if k == 0 else u
+    y = f((k + u) / float(S))
+    if k == 0 and f is g:
+        c = [0, *near_minimax(u, y, np.stack([u, u**2, u**3], 1))]
+    else:
+        c = np.polynomial.chebyshev.Chebyshev.fit(u, y, 3, domain=[-0.5, 0.5]).convert(
+            kind=np.polynomial.Polynomial).coef
+    return np.polynomial.Polynomial(c)(np.polynomial.Polynomial([-k, float(S)])).coef
+
+
+def last_segment(f, S):
+    """A line from f to its limit at the clamp."""
+    a, limit = 30.5 / float(S), f(20.0)
+    slope = (limit - f(a)) / (31 / float(S) - a) if limit else 0.0
+    return np.array([limit - slope * 31 / float(S), slope, 0, 0])
+
+
+def table_of(f, S):
+    return np.array([*(segment(k, f, S) for k in range(31)), last_segment(f, S)]).T.astype(f32)
+
+
+def evaluate(table, S, x):
+    a = np.minimum(abs(x), f32(31) / S)
+    k = np.rint(a.astype(np.float64) * float(S)).astype(int)
+    p = table[3][k]
+    for d in (2, 1, 0):
+        p = fma(p, a, table[d][k])
+    return p
 
 
 def power_form():
@@ -67,14 +89,10 @@ def power_form():
 
 
 def slope_error(table):
-    a = np.linspace(0, 10, 1000001).astype(f32)
-    clamped = np.minimum(a, f32(31) / S_SLOPE)
-    k = np.rint(clamped.astype(np.float64) * float(S_SLOPE)).astype(int)
-    u = (clamped.astype(np.float64) * float(S_SLOPE) - k).astype(f32)
-    p = table[3][k]
-    for d in (2, 1, 0):
-        p = fma(p, u, table[d][k])
-    return abs(p - h(a.astype(np.float64))).max()
+    x = np.linspace(-10, 10, 2000001).astype(f32)
+    got = f32(0.5) + np.copysign(f32(1), x) * evaluate(table, S_SLOPE, x)
+    assert got[0] == 0 and got[-1] == 1
+    return abs(got - (0.5 + np.copysign(1, x) * q(abs(x.astype(np.float64))))).max()
 
 
 def print_table(name, table):
@@ -90,25 +108,19 @@ def fma(x, y, z):
 
 
 def main():
-    table = np.array([segment(k) for k in range(32)]).T.astype(f32)
+    table = table_of(g, S)
     power = power_form().astype(f32)
     x = np.linspace(-10, 10, 2000001).astype(f32)
     exact = x.astype(np.float64) * 0.5 * erfc(-x.astype(np.float64) / math.sqrt(2))
     relu = np.maximum(x, f32(0))
-    a = np.minimum(abs(x), f32(31) / S)
-    k = np.rint(a.astype(np.float64) * float(S)).astype(int)
-    u = (a.astype(np.float64) * float(S) - k).astype(f32)
-    p = table[3][k]
-    for d in (2, 1, 0):
-        p = (p.astype(np.float64) * u + table[d][k]).astype(f32)
-    error_table = abs((relu + p) - exact).max()
+    error_table = abs((relu + evaluate(table, S, x)) - exact).max()
     a = np.minimum(abs(x), f32(12))
-    q = np.full_like(a, power[6])
+    p = np.full_like(a, power[6])
     for d in range(5, -1, -1):
-        q = fma(q, a, power[d])
+        p = fma(p, a, power[d])
     for _ in range(4):
-        q = q * q
-    error_power = abs((relu - a / q) - exact).max()
+        p = p * p
+    error_power = abs((relu - a / p) - exact).max()
     print("// Written by tests/numeric/gelu_coefficients.py; see there for the method.")
     print(f"// Largest absolute error on [-10,10] in f32: table {error_table:.1e}, "
           f"power form {error_power:.1e}.")
@@ -118,7 +130,7 @@ def main():
     print("static const double gelu_power[7] = {")
     print("    " + ", ".join(f"{float(c):.9g}" for c in power[:4]) + ",")
     print("    " + ", ".join(f"{float(c):.9g}" for c in power[4:]) + "};")
-    slope = np.array([segment(k, h, S_SLOPE, (31,)) for k in range(32)]).T.astype(f32)
+    slope = table_of(q, S_SLOPE)
     print(f"// Slope: largest absolute error {slope_error(slope):.1e}.")
     print(f"#define GELU_SLOPE_SCALE {float(S_SLOPE)!r}")
     print(f"#define GELU_SLOPE_CLAMP {float(f32(31) / S_SLOPE)!r}")
