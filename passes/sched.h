@@ -111,8 +111,8 @@ typedef struct {
     int64_t mr, nr, ku, order; // order: 0 m, 1 n
     bool tiles;                // AMX
 } GemmTile;
-// Operands are of type `from`; k in groups of 4 bytes.
-GemmTile gemm_tile(const Target *t, DType from, int64_t rows, int64_t n, int64_t k);
+// Operands are of type `from`; k in groups of 4 bytes; gelu: the epilogue evaluates it.
+GemmTile gemm_tile(const Target *t, DType from, int64_t rows, int64_t n, int64_t k, bool gelu);
 // Rows and columns of the result a micro-kernel of gemm_dw computes at once.
 typedef struct {
     int64_t mr, nr;

@@ -17,10 +17,10 @@ static double tile_cycles(const Target *t, int64_t m, double v) {
 // Cycles per k of the whole product under a tile. Rows are cut evenly by the kernel; tiles of fewer
 // than mr rows finish through memory, which is charged as a small extra.
 static double gemm_cycles(const Target *t, int64_t rows, int64_t n, int64_t mr, double v,
-                          int64_t nr) {
+                          int64_t nr, double epilogue) {
     int64_t tiles = (rows + mr - 1) / mr, small = rows / tiles, large = rows % tiles;
     double per_panel = (double)(tiles - large) * tile_cycles(t, small, v) +
-                       (double)large * tile_cycles(t, small + 1, v);
+                       (double)large * tile_cycles(t, small + 1, v) + (double)tiles * v * epilogue;
     if (small < mr) per_panel *= 1.01;
     return per_panel * (double)((n + nr - 1) / nr);
 }
@@ -52,7 +52,12 @@ static int64_t tile_depth(int64_t k) {
     return depth < LEAST_GROUPS ? 0 : depth;
 }
 
-GemmTile gemm_tile(const Target *t, DType from, int64_t rows, int64_t n, int64_t k) {
+// GELU leaves few registers to sums: of more, those that wait for it would go to memory, or its
+// coefficients would come from there for each vector. It has a cost per panel vector, too: bounds
+// of columns, sums over rows.
+enum { GELU_REGISTERS = 16, GELU_CYCLES = 16 };
+
+GemmTile gemm_tile(const Target *t, DType from, int64_t rows, int64_t n, int64_t k, bool gelu) {
     int64_t lanes = target_lanes(t);
     int64_t parts = group_parts(t, from);
     GemmTile best = {.mr = 4, .nr = lanes, .ku = parts > 1 ? 1 : t->tile_unroll};
@@ -60,14 +65,16 @@ GemmTile gemm_tile(const Target *t, DType from, int64_t rows, int64_t n, int64_t
     if (t->amx && from != DT_F32 && tile_depth(k))
         return (GemmTile){
             .mr = 32, .nr = 32, .ku = tile_depth(k), .order = best.order, .tiles = true};
-    double least = 0;
+    gelu = gelu && t->registers > GELU_REGISTERS;
+    int64_t most = gelu ? t->registers - GELU_REGISTERS : t->tile_sums;
+    double least = 0, epilogue = gelu ? GELU_CYCLES / (double)k : 0;
     for (int64_t half = 2; half <= 10; half++) { // panel width in half vectors
         int64_t nr = half * lanes / 2, vectors = (half + 1) / 2;
         if (half % 2 && lanes < 8) continue;
         for (int64_t mr = 1; mr <= t->tile_rows; mr++) {
-            if (mr * vectors > t->tile_sums) break;
+            if (mr * vectors > most) break;
             if (mr * vectors + step_registers(t, from, vectors) > t->registers) break;
-            double c = gemm_cycles(t, rows, n, mr, (double)vectors, nr);
+            double c = gemm_cycles(t, rows, n, mr, (double)vectors, nr, epilogue);
             if (least != 0 && c >= least * 0.999) continue;
             least = c;
             best.mr = mr;

@@ -95,8 +95,9 @@ int64_t shared_block(const Sched *sc, int64_t rows, int64_t width) {
         int64_t blocks = rows > SHARE_ROWS ? rows / SHARE_ROWS : 1;
         return ((rows + blocks - 1) / blocks + 7) / 8 * 8;
     }
-    int64_t wide = gemm_tile(sc->t, DT_F32, rows, width, width / 4).mr;
-    int64_t narrow = gemm_tile(sc->t, DT_F32, rows, width / 4, width).mr, mr = wide;
+    int64_t wide = gemm_tile(sc->t, DT_F32, rows, width, width / 4, false).mr;
+    int64_t narrow = gemm_tile(sc->t, DT_F32, rows, width / 4, width, false).mr;
+    int64_t mr = wide;
     while (mr % narrow) mr += wide;
     return row_block(rows, 1, mr, width * 16, sc->t->l2 / 2);
 }

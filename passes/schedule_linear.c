@@ -245,16 +245,19 @@ typedef struct {
 // Row blocks and the tile depend on each other: blocks are multiples of a first tile's rows (or of
 // the depthwise group's), the final tile is the best one for the rows of a block.
 static void choose_tile(Sched *sc, Lin *l) {
+    bool gelu = false;
+    for (int i = 0; i < l->f.nepilogue; i++)
+        gelu |= body_node(l->n, l->f.epilogue[i])->op == OP_GELU;
     int64_t rows = l->r.rows == 1 ? 8 : l->r.rows, quantum = 1;
     if (sc->deferred[l->x] >= 0) quantum = dw_of(&sc->g->nodes.v[sc->deferred[l->x]]).quantum;
-    l->tile = gemm_tile(sc->t, l->from, rows, l->r.n, l->a_row / 4);
+    l->tile = gemm_tile(sc->t, l->from, rows, l->r.n, l->a_row / 4, gelu);
     l->block = l->r.rows;
     if (l->columns) return;
     if (quantum == 1 && l->tile.mr < rows) quantum = l->tile.mr;
     bool shares = sc->trains && sc->deferred[l->x] < 0 && !has_prologue(&l->f) && l->f.tail < 0;
     l->block = shares ? shared_block(sc, rows, l->k > l->r.n ? l->k : l->r.n)
                       : row_block(rows, quantum, l->tile.mr, l->a_row + l->out_row, sc->t->l2 / 2);
-    l->tile = gemm_tile(sc->t, l->from, l->block, l->r.n, l->a_row / 4);
+    l->tile = gemm_tile(sc->t, l->from, l->block, l->r.n, l->a_row / 4, gelu);
 }
 
 static Lin lin_of(Sched *sc, const Node *n) {

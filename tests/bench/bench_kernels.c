@@ -75,6 +75,10 @@ static void add_epilogue(Bench *b, Case *c, const char *name, int64_t m, int64_t
     int count = 0;
     words[count++] = EPI_BIAS;
     c->ops[nops++] = floats(b, n);
+    if (strstr(name, "store")) {
+        words[count++] = EPI_STORE;
+        c->ops[nops++] = floats(b, m * n);
+    }
     if (strstr(name, "gelu")) words[count++] = strstr(name, "tanh") ? EPI_GELU_TANH : EPI_GELU;
     if (strstr(name, "stat")) {
         words[count++] = EPI_STAT_L2;

@@ -36,7 +36,7 @@ static float *panels(const KernelShape *s, int64_t nr) {
 }
 
 static const char *open_gemm(Arena *a, const Target *t, const KernelShape *s) {
-    GemmTile tile = gemm_tile(t, DT_F32, s->m, s->n, s->k);
+    GemmTile tile = gemm_tile(t, DT_F32, s->m, s->n, s->k, false);
     Attr attrs[8] = {attr_int(A_n, s->n),     attr_int(A_k, s->k),
                      attr_int(A_mr, tile.mr), attr_int(A_nr, tile.nr),
                      attr_int(A_ku, tile.ku), attr_int(A_order, tile.order)};

@@ -639,8 +639,8 @@ static void test_spills(void **unused) {
     for (size_t i = 0; i < sizeof gemms / sizeof gemms[0]; i++) {
         spill_check(gemms[i].target, K_GEMM, gemms[i].v, 0, &bias, 0);
         spill_check(gemms[i].target, K_GEMM, gemms[i].v, 1, &add, 0);
-        // GELU runs once a tile, outside the loop: constants may come and go there.
-        if (i < 4) spill_check(gemms[i].target, K_GEMM, gemms[i].v, 0, &first, 40);
+        // Tiles of at most 16 sums, as GELU has them.
+        if (i < 2) spill_check(gemms[i].target, K_GEMM, gemms[i].v, 0, &first, 0);
     }
     spill_check("x86-64-v4", K_DWCONV, (int64_t[]){56, 56, 40, 7, 7}, 0, &bias, 0);
     spill_check("x86-64-v4", K_DWCONV, (int64_t[]){14, 14, 160, 7, 14}, 0, &bias, 0);

@@ -26,7 +26,7 @@ static int loop_spills(const char *text) {
 // The tile the table leads to is made of the instruction the row is for, and none of its sums
 // leaves its register in the loop over k.
 static void tile_check(const Target *t, DType from, int64_t n, int64_t k, const char *instruction) {
-    GemmTile tile = gemm_tile(t, from, 196, n, k * dtype_bytes(from) / 4);
+    GemmTile tile = gemm_tile(t, from, 196, n, k * dtype_bytes(from) / 4, false);
     GemmCase g = {.n = n, .k = k, .mr = tile.mr, .nr = tile.nr, .ku = tile.ku, .order = tile.order};
     Spec s;
     gemm_spec(&s, &g, from, &(Program){{EPI_BIAS}, 1, 0});
