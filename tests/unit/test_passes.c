@@ -24,8 +24,8 @@ static const struct {
 enum { PROGRAMS = sizeof programs / sizeof *programs };
 
 static const char *const graph_passes[] = {
-    "simplify",      "fold-constants", "lower-conv",    "lower-grn", "fuse-layernorm-pointwise",
-    "fuse-grn-gelu", "fuse-residual",  "hoist-prepare",
+    "simplify",      "fold-constants", "lower-conv",  "lower-grn",     "fuse-layernorm-pointwise",
+    "fuse-grn-gelu", "fuse-residual",  "defer-scale", "hoist-prepare",
 };
 enum { GRAPH_PASSES = sizeof graph_passes / sizeof *graph_passes };
 
