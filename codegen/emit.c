@@ -314,6 +314,27 @@ void vec_store_type(Emit *e, Val v, Val at, Piece p) {
     LLVMSetAlignment(LLVMBuildStore(e->b, v, at), element_bytes(LLVMGetElementType(type)));
 }
 
+// NEON and RISC-V have no such stores of one vector; LLVM would take it apart.
+static bool streams(const Emit *e) { return strncmp(e->target->triple, "x86_64", 6) == 0; }
+
+void vec_stream(Emit *e, Val v, Val at, Piece p) {
+    LLVMTypeRef type = LLVMTypeOf(v);
+    if (!streams(e)) {
+        vec_store_type(e, v, at, p);
+        return;
+    }
+    Val store = LLVMBuildStore(e->b, v, at);
+    LLVMSetAlignment(store, element_bytes(LLVMGetElementType(type)) * (unsigned)p.width);
+    LLVMMetadataRef one = LLVMValueAsMetadata(LLVMConstInt(e->i32, 1, 0));
+    LLVMMetadataRef node = LLVMMDNodeInContext2(e->ctx, &one, 1);
+    LLVMSetMetadata(store, LLVMGetMDKindIDInContext(e->ctx, "nontemporal", 11),
+                    LLVMMetadataAsValue(e->ctx, node));
+}
+
+void emit_stream_end(Emit *e) {
+    if (streams(e)) emit_intrinsic(e, "llvm.x86.sse.sfence", NULL, 0, NULL, 0);
+}
+
 Val vec_load(Emit *e, Val at, Piece p) { return vec_load_type(e, e->f32, at, p); }
 
 void vec_store(Emit *e, Val v, Val at, Piece p) { vec_store_type(e, v, at, p); }
@@ -396,6 +417,10 @@ Val emit_clamp_low(Emit *e, Val x, double lo) {
 Val emit_clamp_high(Emit *e, Val x, double hi) {
     Val c = vec_const(e, vec_width(x), hi);
     return LLVMBuildSelect(e->b, LLVMBuildFCmp(e->b, LLVMRealOLT, c, x, ""), c, x, "");
+}
+
+Val vec_shuffle(Emit *e, Val x, Val y, const int *index, int width) {
+    return LLVMBuildShuffleVector(e->b, x, y, const_indices(e, index, width), "");
 }
 
 // ---- columns -----------------------------------------------------------------------------------

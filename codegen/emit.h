@@ -103,6 +103,10 @@ void vec_store(Emit *e, Val v, Val at, Piece p);
 // The same for vectors of another element type.
 Val vec_load_type(Emit *e, LLVMTypeRef element, Val at, Piece p);
 void vec_store_type(Emit *e, Val v, Val at, Piece p);
+// Stores past the caches, where the target has such stores: what is written once and not read soon.
+// `at` is aligned to the vector, of which all is valid. emit_stream_end comes after the last one.
+void vec_stream(Emit *e, Val v, Val at, Piece p);
+void emit_stream_end(Emit *e);
 Val vec_broadcast(Emit *e, Val at, int width);     // splat of the f32 at an address
 Val vec_widen(Emit *e, Val v, Piece p, int width); // elements past valid become zero
 // The same with another value than zero.
@@ -110,6 +114,8 @@ Val vec_widen_with(Emit *e, Val v, Piece p, int width, double fill);
 Val vec_sum(Emit *e, Val v); // scalar; halves are added, fixed order
 Val vec_lane(Emit *e, Val v, int lane);
 Val vec_low(Emit *e, Val v, int width); // the first lanes
+// Lanes `index` of x and, from the number of its lanes on, y.
+Val vec_shuffle(Emit *e, Val x, Val y, const int *index, int width);
 int vec_width(Val v);
 
 Val emit_fadd(Emit *e, Val x, Val y);
@@ -138,6 +144,7 @@ Val emit_at_as(Emit *e, DType dt, Val base, Val index); // &base[index]
 Val vec_load_as(Emit *e, DType dt, Val at, Piece p);    // as f32
 void vec_store_as(Emit *e, const Narrow *n, Val v, Val at, Piece p);
 Val vec_bf16_pairs(Emit *e, Val x, Val y); // lanes of 4 bytes: x below y (NULL: 0), rounded
+Val vec_bf16_run(Emit *e, Val x, Val y);   // lanes of 4 bytes: neighbours of x, then of y, rounded
 void vec_store_i8(Emit *e, Val v, Val at, Piece p); // whole numbers within -128..127
 
 // Products of groups of 4 bytes: one f32, two bf16, or four u8 with four i8. A group of one row is
@@ -150,6 +157,9 @@ Val dot_add(Emit *e, DType from, Val row, Val columns, Val sum);
 void dot_add_row(Emit *e, DType from, Val row, const Val *panel, int npieces, Val *sums,
                  int stride);
 Val dot_f32(Emit *e, DType from, Val sum); // the sum as f32
+
+// Lane j of v[i] becomes lane i of v[j]: n vectors of n lanes, n = 4, 8 or 16 (emit_transpose.c).
+void vec_transpose(Emit *e, Val *v, int n);
 
 // ---- tiles (emit_tiles.c) ----------------------------------------------------------------------
 // Registers 0..7. Strides are in bytes.

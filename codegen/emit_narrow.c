@@ -111,6 +111,13 @@ Val vec_bf16_pairs(Emit *e, Val x, Val y) {
     return LLVMBuildOr(e->b, low, high, "");
 }
 
+Val vec_bf16_run(Emit *e, Val x, Val y) {
+    int width = vec_width(x), index[64];
+    for (int i = 0; i < 2 * width; i++) index[i] = i;
+    Val run = vec_shuffle(e, f32_to_bf16(e, x), f32_to_bf16(e, y), index, 2 * width);
+    return bits_of(e, run, int_vector(e, 32, width));
+}
+
 // ---- dot products ------------------------------------------------------------------------------
 static Val int_const(Emit *e, int64_t v) { return LLVMConstInt(e->i32, (unsigned long long)v, 1); }
 

@@ -1,4 +1,10 @@
-// Layout of weights: panels of a matrix, panels scaled along the depth, permuted dimensions.
+// GEMM panels of a weight, and panels scaled along the depth.
+//
+// pack: blocks of as many rows and groups as a vector has lanes are transposed in registers, so
+// that of a wide target's rows and panels whole cache lines are read and written at once. Of a
+// matrix that lies transposed a row of a panel is a piece of a row. Panels are written past the
+// caches where that is whole vectors: together they are larger, and what runs next reads others
+// first.
 #include "kernel.h"
 
 // ---- scale_panels ------------------------------------------------------------------------------
@@ -25,200 +31,170 @@ void emit_scale_panels(Emit *e, const KernelSpec *spec, const char *symbol) {
 }
 
 // ---- pack --------------------------------------------------------------------------------------
-enum { SIDE = 4 }; // blocks transposed in registers
+enum { LEAST_SIDE = 4, MOST_SIDE = 16 }; // of the blocks: SVE has no shuffles of 8 lanes
 
-static Val shuffle(Emit *e, Val x, Val y, int a, int b, int c, int d) {
-    Val i[] = {LLVMConstInt(e->i32, (unsigned)a, 0), LLVMConstInt(e->i32, (unsigned)b, 0),
-               LLVMConstInt(e->i32, (unsigned)c, 0), LLVMConstInt(e->i32, (unsigned)d, 0)};
-    return LLVMBuildShuffleVector(e->b, x, y, LLVMConstVector(i, 4), "");
+typedef struct {
+    int64_t n, k, nr; // columns of the panels, groups of 4 bytes along their depth, width
+    int64_t group;    // elements of x in a group
+    int side;
+    bool stream;
+    Val x, out;
+    Val by_column, by_row; // factors of x [n,k * group], NULL: none
+} Pack;
+
+static Pack pack_of(Emit *e, const KernelSpec *spec, Val ops) {
+    Pack p = {.n = spec_int(spec, A_n), .k = spec_int(spec, A_k), .nr = spec_int(spec, A_nr)};
+    const int64_t *words;
+    int nwords = spec_epilogue(spec, &words);
+    p.group = result_dtype(spec) == DT_BF16 ? 2 : 1;
+    p.side = e->lanes < LEAST_SIDE || e->target->vscale ? LEAST_SIDE : e->lanes;
+    p.stream = p.nr % p.side == 0;
+    p.x = emit_ptr(e, ops, 0);
+    p.out = emit_ptr(e, ops, 1);
+    for (int i = 0; i < nwords; i++)
+        *(words[i] == EPI_SCALE ? &p.by_column : &p.by_row) = emit_ptr(e, ops, 2 + i);
+    return p;
 }
 
-static void transpose4(Emit *e, Val v[SIDE]) {
-    Val a = shuffle(e, v[0], v[1], 0, 4, 1, 5), b = shuffle(e, v[0], v[1], 2, 6, 3, 7);
-    Val c = shuffle(e, v[2], v[3], 0, 4, 1, 5), d = shuffle(e, v[2], v[3], 2, 6, 3, 7);
-    v[0] = shuffle(e, a, c, 0, 1, 4, 5);
-    v[1] = shuffle(e, a, c, 2, 3, 6, 7);
-    v[2] = shuffle(e, b, d, 0, 1, 4, 5);
-    v[3] = shuffle(e, b, d, 2, 3, 6, 7);
+static void panel_store(Emit *e, const Pack *p, Val v, Val at, int width) {
+    Piece piece = {0, width, width, 0};
+    if (p->stream && width == p->side)
+        vec_stream(e, v, at, piece);
+    else
+        vec_store(e, vec_low(e, v, width), at, piece);
 }
 
-static Val first_lanes(Emit *e, Val v, int width) {
-    if (width == SIDE) return v;
-    Val i[SIDE];
-    for (int l = 0; l < width; l++) i[l] = LLVMConstInt(e->i32, (unsigned)l, 0);
-    return LLVMBuildShuffleVector(e->b, v, v, LLVMConstVector(i, (unsigned)width), "");
+// `width` elements of a row of x, scaled.
+static Val elements_load(Emit *e, const Pack *p, Val row, Val col, int width) {
+    Piece piece = {0, width, width, 0};
+    Val at = emit_iadd(e, emit_imul(e, row, p->k * p->group), col);
+    Val v = vec_load(e, emit_at(e, p->x, at), piece);
+    if (p->by_column) v = emit_fmul(e, v, vec_load(e, emit_at(e, p->by_column, col), piece));
+    if (p->by_row) v = emit_fmul(e, v, vec_broadcast(e, emit_at(e, p->by_row, row), width));
+    return v;
+}
+
+static Val groups_load(Emit *e, const Pack *p, Val row, Val kk, int width) {
+    Val col = emit_imul(e, kk, p->group);
+    Val x = elements_load(e, p, row, col, width);
+    if (p->group == 1) return x;
+    Val y = elements_load(e, p, row, emit_iadd(e, col, emit_i64(e, width)), width);
+    return vec_bf16_run(e, x, y);
+}
+
+static Val groups_zero(Emit *e, const Pack *p, int width) {
+    return LLVMConstNull(LLVMVectorType(p->group == 1 ? e->f32 : e->i32, (unsigned)width));
+}
+
+// `width` columns from c of the panel at `base`, all depths that are whole blocks from kk; `rows`
+// of them are there, the others 0.
+static void pack_block(Emit *e, const Pack *p, Val base, Val row, Val kk, int rows, int width) {
+    Val v[MOST_SIDE];
+    for (int r = 0; r < p->side; r++)
+        v[r] = r < rows ? groups_load(e, p, emit_iadd(e, row, emit_i64(e, r)), kk, p->side)
+                        : groups_zero(e, p, p->side);
+    vec_transpose(e, v, p->side);
+    Val at = emit_at(e, p->out, emit_iadd(e, base, emit_imul(e, kk, p->nr)));
+    for (int j = 0; j < p->side; j++) panel_store(e, p, v[j], emit_at_c(e, at, j * p->nr), width);
+}
+
+// Depths that are no whole block: one group at a time.
+static void pack_rest(Emit *e, const Pack *p, Val base, Val col, Val kk, int64_t valid) {
+    Val at = emit_iadd(e, base, emit_imul(e, kk, p->nr));
+    for (int zero = 0; zero < 2; zero++) {
+        Loop l;
+        Val c = loop_begin(e, &l, emit_i64(e, zero ? valid : 0), emit_i64(e, zero ? p->nr : valid),
+                           1, NULL, 0);
+        Val v = zero ? groups_zero(e, p, 1) : groups_load(e, p, emit_iadd(e, col, c), kk, 1);
+        vec_store(e, v, emit_at(e, p->out, emit_iadd(e, at, c)), (Piece){0, 1, 1, 0});
+        loop_end(e, &l);
+    }
+}
+
+// The panel of columns col.. of which `valid` are there.
+static void pack_panel(Emit *e, const Pack *p, Val col, int64_t valid) {
+    int64_t side = p->side, whole = valid / side * side, body = p->k / side * side;
+    Val base = emit_imul(e, col, p->k);
+    Loop depth, l;
+    Val kk = loop_begin(e, &depth, emit_i64(e, 0), emit_i64(e, body), side, NULL, 0);
+    Val c = loop_begin(e, &l, emit_i64(e, 0), emit_i64(e, whole), side, NULL, 0);
+    pack_block(e, p, emit_iadd(e, base, c), emit_iadd(e, col, c), kk, p->side, p->side);
+    loop_end(e, &l);
+    for (int64_t at = whole; at < p->nr; at += side) {
+        int width = (int)(p->nr - at < side ? p->nr - at : side);
+        int rows = valid - at < width ? (int)(valid > at ? valid - at : 0) : width;
+        pack_block(e, p, emit_iadd(e, base, emit_i64(e, at)), emit_iadd(e, col, emit_i64(e, at)),
+                   kk, rows, width);
+    }
+    loop_end(e, &depth);
+    if (body == p->k) return;
+    kk = loop_begin(e, &depth, emit_i64(e, body), emit_i64(e, p->k), 1, NULL, 0);
+    pack_rest(e, p, base, col, kk, valid);
+    loop_end(e, &depth);
 }
 
 typedef struct {
-    int64_t n, k, nr;
-    Val x, out;
-} Pack;
+    const Pack *pack;
+    Val src, dst;
+} PanelRow;
 
-// Columns col..col+rows-1 of the panels from rows of x, all depths: out[at + kk*nr + r]. rows <
-// SIDE leave the rest of the four columns as `zero` says: filled with zeros when they exist in the
-// panel.
-static void pack_strip(Emit *e, const Pack *p, Val row, Val at, int rows, int width) {
-    Piece four = {0, SIDE, SIDE, 0}, part = {0, width, width, 0};
-    int64_t body = p->k / SIDE * SIDE;
-    for (int tail = 0; tail < 2; tail++) {
-        int step = tail ? 1 : SIDE;
-        Loop l;
-        Val kk = loop_begin(e, &l, emit_i64(e, tail ? body : 0), emit_i64(e, tail ? p->k : body),
-                            step, NULL, 0);
-        Val dst = emit_at(e, p->out, emit_iadd(e, at, emit_imul(e, kk, p->nr)));
-        Val v[SIDE];
-        for (int r = 0; r < SIDE; r++) {
-            Val src = emit_iadd(e, emit_imul(e, emit_iadd(e, row, emit_i64(e, r)), p->k), kk);
-            v[r] = r >= rows
-                       ? vec_const(e, step, 0)
-                       : vec_load(e, emit_at(e, p->x, src), tail ? (Piece){0, 1, 1, 0} : four);
-        }
-        if (tail) {
-            for (int r = 0; r < width; r++)
-                vec_store(e, v[r], emit_at_c(e, dst, r), (Piece){0, 1, 1, 0});
-        } else {
-            transpose4(e, v);
-            for (int j = 0; j < SIDE; j++)
-                vec_store(e, first_lanes(e, v[j], width), emit_at_c(e, dst, j * p->nr), part);
-        }
-        loop_end(e, &l);
-    }
+static void pack_columns(Emit *e, void *ctx, Val col, Piece piece, Val *carry) {
+    (void)carry;
+    const PanelRow *r = ctx;
+    Val src = emit_at(e, r->src, col), dst = emit_at(e, r->dst, col);
+    Val v = vec_load(e, src, piece);
+    if (r->pack->group == 2)
+        v = vec_bf16_pairs(e, v, vec_load(e, emit_at_c(e, src, r->pack->n), piece));
+    if (r->pack->stream && piece.valid == r->pack->side)
+        vec_stream(e, v, dst, piece);
+    else
+        vec_store(e, v, dst, piece);
 }
 
-// One panel of `valid` columns: strips of four columns, the rest of the panel zero.
-static void pack_panel(Emit *e, const Pack *p, Val col, int64_t valid) {
-    Val base = emit_imul(e, col, p->k);
-    int64_t whole = valid / SIDE * SIDE;
-    if (whole > 0) {
-        Loop l;
-        Val c = loop_begin(e, &l, emit_i64(e, 0), emit_i64(e, whole), SIDE, NULL, 0);
-        pack_strip(e, p, emit_iadd(e, col, c), emit_iadd(e, base, c), SIDE, SIDE);
-        loop_end(e, &l);
-    }
-    for (int64_t c = whole; c < p->nr; c += SIDE) {
-        int rows = c < valid ? (int)(valid - c) : 0;
-        int width = p->nr - c < SIDE ? (int)(p->nr - c) : SIDE;
-        pack_strip(e, p, emit_iadd(e, col, emit_i64(e, c)), emit_iadd(e, base, emit_i64(e, c)),
-                   rows < width ? rows : width, width);
-    }
+// Depths [g0,g1) of the panel of columns col.., of which `valid` are there: pieces of the rows of x
+// [k * group,n].
+static void pack_rows_of(Emit *e, const Pack *p, Val col, Val g0, Val g1, int64_t valid) {
+    Loop l;
+    Val g = loop_begin(e, &l, g0, g1, 1, NULL, 0);
+    Val at = emit_iadd(e, emit_imul(e, col, p->k), emit_imul(e, g, p->nr));
+    PanelRow row = {.pack = p,
+                    .src = emit_at(e, p->x, emit_iadd(e, emit_imul(e, g, p->group * p->n), col)),
+                    .dst = emit_at(e, p->out, at)};
+    emit_row(e, valid, 4, pack_columns, &row, NULL, 0);
+    if (valid < p->nr) emit_run(e, emit_at_c(e, row.dst, valid), NULL, p->nr - valid);
+    loop_end(e, &l);
+}
+
+static void pack_transposed(Emit *e, const Pack *p, const KernelArgs *k) {
+    int64_t full = p->n / p->nr * p->nr;
+    Val g0 = emit_idiv(e, k->r0, p->group), g1 = emit_idiv(e, k->r1, p->group);
+    Loop l;
+    Val col = loop_begin(e, &l, emit_i64(e, 0), emit_i64(e, full), p->nr, NULL, 0);
+    pack_rows_of(e, p, col, g0, g1, p->nr);
+    loop_end(e, &l);
+    if (full < p->n) pack_rows_of(e, p, emit_i64(e, full), g0, g1, p->n - full);
+}
+
+static void pack_plain(Emit *e, const Pack *p, const KernelArgs *k) {
+    int64_t full = p->n / p->nr * p->nr;
+    Loop l;
+    Val col = loop_begin(e, &l, k->r0, emit_imin(e, k->r1, emit_i64(e, full)), p->nr, NULL, 0);
+    pack_panel(e, p, col, p->nr);
+    loop_end(e, &l);
+    if (full == p->n) return;
+    If f;
+    if_begin(e, &f, emit_less(e, emit_i64(e, full), k->r1), NULL, 0);
+    pack_panel(e, p, emit_i64(e, full), p->n - full);
+    if_end(e, &f);
 }
 
 void emit_pack(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
-    Pack p = {.n = spec_int(spec, A_n), .k = spec_int(spec, A_k), .nr = spec_int(spec, A_nr)};
-    p.x = emit_ptr(e, k.ops, 0);
-    p.out = emit_ptr(e, k.ops, 1);
-    int64_t full = p.n / p.nr * p.nr;
-    Loop l;
-    Val col = loop_begin(e, &l, k.c0, emit_imin(e, k.c1, emit_i64(e, full)), p.nr, NULL, 0);
-    pack_panel(e, &p, col, p.nr);
-    loop_end(e, &l);
-    if (full < p.n) {
-        If f;
-        if_begin(e, &f, emit_less(e, emit_i64(e, full), k.c1), NULL, 0);
-        pack_panel(e, &p, emit_i64(e, full), p.n - full);
-        if_end(e, &f);
-    }
-    emit_return(e);
-}
-
-// ---- quantize_rows -----------------------------------------------------------------------------
-typedef struct {
-    Val w, out, factor;
-} QuantizeRow;
-
-static void most_column(Emit *e, void *ctx, Val col, Piece p, Val *most) {
-    const QuantizeRow *q = ctx;
-    Val v = vec_widen(e, emit_fabs(e, vec_load(e, emit_at(e, q->w, col), p)), p, e->lanes);
-    most[p.slot] = emit_fmax(e, v, most[p.slot]);
-}
-
-static void quantize_column(Emit *e, void *ctx, Val col, Piece p, Val *carry) {
-    (void)carry;
-    const QuantizeRow *q = ctx;
-    Val v = vec_load(e, emit_at(e, q->w, col), p);
-    v = emit_fmul(e, v, vec_splat(e, p.width, q->factor));
-    vec_store_i8(e, v, emit_at_as(e, DT_I8, q->out, col), p);
-}
-
-void emit_quantize_rows(Emit *e, const KernelSpec *spec, const char *symbol) {
-    KernelArgs k = kernel_begin(e, symbol);
-    int64_t n = spec_int(spec, A_n);
-    Val w = emit_ptr(e, k.ops, 0), s = emit_ptr(e, k.ops, 1), out = emit_ptr(e, k.ops, 2);
-    Loop l;
-    Val row = loop_begin(e, &l, k.r0, k.r1, 1, NULL, 0), at = emit_imul(e, row, n);
-    QuantizeRow q = {.w = emit_at(e, w, at), .out = emit_at_as(e, DT_I8, out, at)};
-    Val zero = emit_i64(e, 0), end = emit_i64(e, n), most = vec_const(e, e->lanes, 0);
-    emit_columns(e, n, zero, end, 1, most_column, &q, &most, 1);
-    Val top = vec_lane(e, most, 0);
-    for (int i = 1; i < e->lanes; i++) top = emit_fmax(e, vec_lane(e, most, i), top);
-    Val none = LLVMConstReal(e->f32, 0), all = LLVMConstReal(e->f32, 127);
-    Val empty = LLVMBuildFCmp(e->b, LLVMRealOEQ, top, none, "");
-    q.factor = LLVMBuildSelect(e->b, empty, none, emit_fdiv(e, all, top), "");
-    LLVMBuildStore(e->b, emit_fdiv(e, top, all), emit_at(e, s, row));
-    emit_columns(e, n, zero, end, 1, quantize_column, &q, NULL, 0);
-    loop_end(e, &l);
-    emit_return(e);
-}
-
-// ---- permute -----------------------------------------------------------------------------------
-typedef struct {
-    int rank;
-    int64_t size[MAX_RANK];   // of the result
-    int64_t stride[MAX_RANK]; // of the operand, per result dimension
-} Order;
-
-// The result's dimensions with the operand's strides; runs of dimensions that stay together are
-// merged, dimensions of one element dropped.
-static Order permute_order(const KernelSpec *spec) {
-    Order o = {0};
-    const Attr *shape = NULL;
-    for (int i = 0; i < spec->nattrs; i++)
-        if (spec->attrs[i].id == A_shape) shape = &spec->attrs[i];
-    if (!shape) ice((Loc){0}, "a permute kernel without a shape");
-    int rank = shape->dims.n;
-    int64_t stride[MAX_RANK], next = 1;
-    for (int d = rank - 1; d >= 0; d--) {
-        stride[d] = next;
-        next *= shape->dims.v[d].c;
-    }
-    for (int d = 0; d < rank; d++) {
-        int from = (int)spec_ints(spec, A_perm, d);
-        int64_t size = shape->dims.v[from].c;
-        if (size == 1) continue;
-        if (o.rank > 0 && o.stride[o.rank - 1] == stride[from] * size) {
-            o.size[o.rank - 1] *= size;
-            o.stride[o.rank - 1] = stride[from];
-            continue;
-        }
-        o.size[o.rank] = size;
-        o.stride[o.rank++] = stride[from];
-    }
-    if (o.rank == 0) o = (Order){.rank = 1, .size = {1}, .stride = {1}};
-    return o;
-}
-
-static void permute_loops(Emit *e, const Order *o, int d, Val src, Val dst) {
-    int64_t below = 1;
-    for (int i = d + 1; i < o->rank; i++) below *= o->size[i];
-    if (d == o->rank - 1 && o->stride[d] == 1) {
-        emit_run(e, dst, src, o->size[d]);
-        return;
-    }
-    Loop l;
-    Val i = loop_begin(e, &l, emit_i64(e, 0), emit_i64(e, o->size[d]), 1, NULL, 0);
-    Val from = emit_at(e, src, emit_imul(e, i, o->stride[d]));
-    Val to = emit_at(e, dst, emit_imul(e, i, below));
-    if (d == o->rank - 1)
-        vec_store(e, vec_load(e, from, (Piece){0, 1, 1, 0}), to, (Piece){0, 1, 1, 0});
+    Pack p = pack_of(e, spec, k.ops);
+    if (spec_int(spec, A_transposed))
+        pack_transposed(e, &p, &k);
     else
-        permute_loops(e, o, d + 1, from, to);
-    loop_end(e, &l);
-}
-
-void emit_permute(Emit *e, const KernelSpec *spec, const char *symbol) {
-    KernelArgs k = kernel_begin(e, symbol);
-    Order o = permute_order(spec);
-    permute_loops(e, &o, 0, emit_ptr(e, k.ops, 0), emit_ptr(e, k.ops, 1));
+        pack_plain(e, &p, &k);
+    if (p.stream) emit_stream_end(e);
     emit_return(e);
 }

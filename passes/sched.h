@@ -162,6 +162,14 @@ Step *rows_step(Sched *sc, const Node *n, Type t, bool images);
 // One word on operand 0 of n, with operand 1 or none.
 void op_eltwise(Sched *sc, const Node *n, Epilogue word, bool has_operand);
 
+// ---- weights (schedule_prepare.c) --------------------------------------------------------------
+// Panels of a matrix, and its product with a vector. What goes over blocks of rows of the same
+// weight is one step.
+void schedule_pack(Sched *sc, const Node *n);
+void schedule_matvec(Sched *sc, const Node *n);
+// True when n is left to the packs that read it: a matrix transposed, scaled or rounded.
+bool pack_takes(const Sched *sc, const Node *n);
+
 // ---- depthwise convolution (schedule_linear.c, schedule_dwconv.c) ------------------------------
 // Taps [kh*kw,c] of weight w: made by prepare, or permuted from it in a step of their own.
 int taps_buffer(Sched *sc, Value w, const Node *like);

@@ -303,7 +303,7 @@ static int panels_buffer(Sched *sc, const Lin *l) {
     spec_set(&s, A_n, l->r.n);
     spec_set(&s, A_k, l->k / group);
     spec_set(&s, A_nr, nr);
-    Step *st = step_new(sc, l->n, OVER_ONCE, 1, 1, l->r.n, nr);
+    Step *st = step_new(sc, l->n, OVER_ONCE, l->r.n, nr, 1, 1);
     call_new(sc, st, K_PACK, &s, &o, l->n, 0);
     return b;
 }

@@ -208,24 +208,6 @@ void materialise_stat(Sched *sc, const Node *n, Value stat_value) {
 }
 
 // ---- weight-only work --------------------------------------------------------------------------
-static void op_matvec(Sched *sc, const Node *n) {
-    Type w = graph_type(sc->g, n->args[1]);
-    Operands o = {0};
-    SpecAttrs s = {0};
-    operand_value(sc, &o, n->args[1]);
-    operand_value(sc, &o, n->args[0]);
-    operand_value(sc, &o, n->first);
-    spec_set(&s, A_n, w.d[0].c);
-    spec_set(&s, A_k, w.d[1].c);
-    if (n->nargs > 2) {
-        spec_word(&s, EPI_BIAS);
-        operand_value(sc, &o, n->args[2]);
-    }
-    Step *st = step_new(sc, n, OVER_ONCE, w.d[0].c,
-                        row_block(w.d[0].c, 1, 1, w.d[1].c * 4, sc->t->l2), 1, 1);
-    call_new(sc, st, K_MATVEC, &s, &o, n, 0);
-}
-
 static void op_transpose(Sched *sc, const Node *n) {
     Type t = graph_type(sc->g, n->args[0]);
     const Attr *perm = node_attr(n, A_perm);
@@ -268,20 +250,6 @@ static void op_quantize_rows(Sched *sc, const Node *n) {
     call_new(sc, rows_step(sc, n, t, false), K_QUANTIZE_ROWS, &s, &o, n, 0);
 }
 
-static void op_pack(Sched *sc, const Node *n) {
-    Type t = graph_type(sc->g, n->args[0]);
-    int64_t nr = node_int(n, A_nr);
-    Operands o = {0};
-    SpecAttrs s = {0};
-    operand_value(sc, &o, n->args[0]);
-    operand_value(sc, &o, n->first);
-    spec_set(&s, A_n, t.d[0].c);
-    spec_set(&s, A_k, t.d[1].c * dtype_bytes(t.dt) / 4);
-    spec_set(&s, A_nr, nr);
-    Step *st = step_new(sc, n, OVER_ONCE, 1, 1, t.d[0].c, col_block(t.d[0].c, nr));
-    call_new(sc, st, K_PACK, &s, &o, n, 0);
-}
-
 static void op_tile(Sched *sc, const Node *n) {
     int64_t c = type_last(graph_type(sc->g, n->args[0])), times = node_int(n, A_times);
     Operands o = {0};
@@ -317,19 +285,19 @@ static void op_constant(Sched *sc, const Node *n) {
 }
 
 void schedule_op(Sched *sc, const Node *n) {
-    if (schedule_chain(sc, n)) return;
+    if (pack_takes(sc, n) || schedule_chain(sc, n)) return;
     switch (n->op) {
     case OP_CONSTANT: op_constant(sc, n); break;
     case OP_TRANSPOSE: op_transpose(sc, n); break;
     case OP_TILE: op_tile(sc, n); break;
     case OP_PATCHIFY: op_patchify(sc, n); break;
-    case OP_PACK: op_pack(sc, n); break;
+    case OP_PACK: schedule_pack(sc, n); break;
     case OP_CAST:
         if (!cast_defers(sc, n)) op_cast(sc, n);
         break;
     case OP_QUANTIZE: op_cast(sc, n); break;
     case OP_QUANTIZE_ROWS: op_quantize_rows(sc, n); break;
-    case OP_LINEAR: op_matvec(sc, n); break;
+    case OP_LINEAR: schedule_matvec(sc, n); break;
     case OP_LAYERNORM:
         if (!norm_again(sc, n)) op_norm(sc, n);
         break;

@@ -54,6 +54,14 @@ static inline float *reals(int64_t n, double range) {
     return p;
 }
 
+static inline double to_bf16(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
+    memcpy(&x, &bits, sizeof bits);
+    return x;
+}
+
 // Compares [rows][n] with leading dimension n over the computed block; the rest must be untouched.
 static inline void block_check(const char *what, const float *got, const double *want, int64_t rows,
                                int64_t n, int64_t r0, int64_t r1, int64_t c0, int64_t c1,

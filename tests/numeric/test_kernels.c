@@ -469,79 +469,6 @@ static void test_pool(void **unused) {
 }
 
 // ---- weights -----------------------------------------------------------------------------------
-static void test_pack(void **unused) {
-    (void)unused;
-    for (int i = 0; i < ntargets; i++)
-        for (int c = 0; c < 24; c++) {
-            int64_t nr = (int64_t[]){8, 16, 32, 40, 6, 10}[c % 6];
-            int64_t n = (int64_t[]){80, 41, 7, 130}[c / 6], k = 5 + c % 5;
-            int64_t padded = (n + nr - 1) / nr * nr;
-            Spec s = spec_new(K_PACK), scale = spec_new(K_SCALE_PANELS);
-            set_int(&s, A_n, n);
-            set_int(&s, A_k, k);
-            set_int(&s, A_nr, nr);
-            set_int(&scale, A_n, n);
-            set_int(&scale, A_k, k);
-            set_int(&scale, A_nr, nr);
-            float *x = integers(n * k, 50), *out = floats_new(padded * k);
-            float *by = integers(k, 5), *scaled = floats_new(padded * k),
-                  *plain = floats_new(padded * k);
-            pack_reference(x, n, k, nr, plain);
-            double *want = NEWN(arena, double, padded *k), *times = NEWN(arena, double, padded *k);
-            for (int64_t j = 0; j < padded * k; j++) {
-                want[j] = plain[j];
-                times[j] = plain[j] * (double)by[j / nr % k];
-            }
-            int64_t c0 = n > nr && c % 2 ? nr : 0, panel = nr * k;
-            compile(targets[i], &s)((void *[]){x, out}, 0, 1, c0, n);
-            block_check(spec_text(targets[i], &s), out, want, padded / nr, panel, c0 / nr,
-                        padded / nr, 0, panel, 0);
-            compile(targets[i], &scale)((void *[]){plain, by, scaled}, 0, 1, c0, n);
-            block_check(spec_text(targets[i], &scale), scaled, times, padded / nr, panel, c0 / nr,
-                        padded / nr, 0, panel, 0);
-        }
-}
-
-static void permute_check(const Target *t, int rank, const int64_t *size, const int64_t *perm) {
-    Spec s = spec_new(K_PERMUTE);
-    Dim dims[MAX_RANK] = {0};
-    int64_t n = 1, stride[MAX_RANK];
-    for (int d = rank - 1; d >= 0; d--) {
-        stride[d] = n;
-        n *= size[d];
-        dims[d] = dim_c(size[d]);
-    }
-    s.attrs[s.spec.nattrs++] = attr_dims(arena, A_shape, dims, rank);
-    set_ints(&s, A_perm, perm, rank);
-    float *x = floats_new(n), *out = floats_new(n);
-    double *want = NEWN(arena, double, n);
-    for (int64_t i = 0; i < n; i++) x[i] = (float)i;
-    for (int64_t i = 0; i < n; i++) {
-        int64_t rest = i, from = 0;
-        for (int d = rank - 1; d >= 0; d--) {
-            from += rest % size[perm[d]] * stride[perm[d]];
-            rest /= size[perm[d]];
-        }
-        want[i] = (double)from;
-    }
-    compile(t, &s)((void *[]){x, out}, 0, 1, 0, 1);
-    block_check(spec_text(t, &s), out, want, 1, n, 0, 1, 0, n, 0);
-}
-
-static void test_permute(void **unused) {
-    (void)unused;
-    for (int i = 0; i < ntargets; i++) {
-        const Target *t = targets[i];
-        permute_check(t, 2, (int64_t[]){5, 7}, (int64_t[]){1, 0});
-        permute_check(t, 4, (int64_t[]){6, 3, 4, 5}, (int64_t[]){0, 2, 3, 1});
-        permute_check(t, 4, (int64_t[]){17, 1, 7, 7}, (int64_t[]){2, 3, 1, 0});
-        permute_check(t, 4, (int64_t[]){2, 5, 3, 4}, (int64_t[]){3, 1, 0, 2});
-        permute_check(t, 3, (int64_t[]){3, 4, 40}, (int64_t[]){1, 0, 2});
-        permute_check(t, 2, (int64_t[]){3, 4}, (int64_t[]){0, 1});
-        permute_check(t, 1, (int64_t[]){1}, (int64_t[]){0});
-    }
-}
-
 static void rows_check(const Target *t, KernelKind kind, int64_t n) {
     Spec s = spec_new(kind);
     int64_t rows = 6, r0 = 1, r1 = 5, c0 = n > target_lanes(t) ? target_lanes(t) : 0;
@@ -668,8 +595,6 @@ static void test_spills_are_counted(void **unused) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_pack),
-        cmocka_unit_test(test_permute),
         cmocka_unit_test(test_matvec),
         cmocka_unit_test(test_eltwise),
         cmocka_unit_test(test_gelu),

@@ -4,14 +4,6 @@
 #include "gemm_case.h"
 #include "tile_model.h"
 
-static double to_bf16(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
-    memcpy(&x, &bits, sizeof bits);
-    return x;
-}
-
 static double to_u8(double x, double step, double zero) {
     double q = rint(x / step + zero);
     return q > 255 ? 255 : q > 0 ? q : 0;
