@@ -154,6 +154,9 @@ void emit_rulebook(Emit *e, const KernelSpec *spec, const char *symbol) {
 }
 
 // ---- rows --------------------------------------------------------------------------------------
+// Small patches, in floats: their runs are no loop, and several of them are fetched ahead.
+enum { SMALL_PATCH = 256, PATCHES_AHEAD = 16, FETCH_STEP = 16 };
+
 typedef struct {
     int64_t w, block; // positions of a row of the map
     int bits;
@@ -222,20 +225,53 @@ void emit_unpack_rows(Emit *e, const KernelSpec *spec, const char *symbol) {
     emit_return(e);
 }
 
+// Patches of an image [h,w,c], each kh runs of `run` floats.
+typedef struct {
+    PackedRows rows;
+    int64_t w, c, kh, kw, run;
+    Val x, out;
+} PackedPatches;
+
+// Where the patch of packed row r begins in the image.
+static Val patch_start(Emit *e, const PackedPatches *p, Val r) {
+    Val row, col;
+    row_position(e, &p->rows, r, &row, &col);
+    row = emit_imul(e, row, p->kh * p->w * p->c);
+    return emit_at(e, p->x, emit_iadd(e, row, emit_imul(e, col, p->run)));
+}
+
+// Run ky of a patch into `to`; that of the patch at `ahead` is fetched.
+static void patch_run(Emit *e, const PackedPatches *p, Val to, Val from, Val ahead, Val ky) {
+    Val at = emit_imul(e, ky, p->w * p->c);
+    Val fetched = emit_at(e, ahead, at);
+    for (int64_t i = 0; i < p->run; i += FETCH_STEP)
+        emit_prefetch(e, emit_at_c(e, fetched, i), false, 3);
+    emit_run(e, emit_at(e, to, emit_imul(e, ky, p->run)), emit_at(e, from, at), p->run);
+}
+
+// Patches lie apart, which no CPU foresees: one that comes later is fetched meanwhile.
 void emit_patchify_rows(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
-    int64_t c = spec_int(spec, A_c), w = spec_int(spec, A_w);
-    int64_t kh = spec_ints(spec, A_kernel, 0), kw = spec_ints(spec, A_kernel, 1);
-    PackedRows p = packed_rows(spec, w / kw, emit_ptr(e, k.ops, 1));
-    Val x = emit_ptr(e, k.ops, 0), out = emit_ptr(e, k.ops, 2), row, col;
-    Loop l;
+    PackedPatches p = {.w = spec_int(spec, A_w), .c = spec_int(spec, A_c)};
+    p.kh = spec_ints(spec, A_kernel, 0);
+    p.kw = spec_ints(spec, A_kernel, 1);
+    p.run = p.kw * p.c;
+    p.rows = packed_rows(spec, p.w / p.kw, emit_ptr(e, k.ops, 1));
+    p.x = emit_ptr(e, k.ops, 0);
+    p.out = emit_ptr(e, k.ops, 2);
+    int64_t size = p.kh * p.run, ahead = size <= SMALL_PATCH ? PATCHES_AHEAD : 1;
+    Val last = emit_isub(e, k.r1, emit_i64(e, 1));
+    Loop l, runs;
     Val r = loop_begin(e, &l, k.r0, k.r1, 1, NULL, 0);
-    row_position(e, &p, r, &row, &col);
-    for (int64_t ky = 0; ky < kh; ky++) {
-        Val iy = emit_iadd(e, emit_imul(e, row, kh), emit_i64(e, ky));
-        Val from = emit_iadd(e, emit_imul(e, iy, w), emit_imul(e, col, kw));
-        Val to = emit_iadd(e, emit_imul(e, r, kh * kw * c), emit_i64(e, ky * kw * c));
-        emit_run(e, emit_at(e, out, to), emit_at(e, x, emit_imul(e, from, c)), kw * c);
+    Val from = patch_start(e, &p, r);
+    Val next = patch_start(e, &p, emit_imin(e, emit_iadd(e, r, emit_i64(e, ahead)), last));
+    Val to = emit_at(e, p.out, emit_imul(e, r, size));
+    if (size <= SMALL_PATCH) {
+        for (int64_t ky = 0; ky < p.kh; ky++) patch_run(e, &p, to, from, next, emit_i64(e, ky));
+    } else {
+        Val ky = loop_begin(e, &runs, emit_i64(e, 0), emit_i64(e, p.kh), 1, NULL, 0);
+        patch_run(e, &p, to, from, next, ky);
+        loop_end(e, &runs);
     }
     loop_end(e, &l);
     emit_return(e);

@@ -7,6 +7,7 @@
 //   bench_kernels native = 'gemm 784 80 320 8 32 4 m gelu'   one shape: M K N mr nr ku order
 //   epilogue
 //   bench_kernels native packed            depthwise on packed rows: time over that of dense
+//   bench_kernels native patches           patches of visible cells: W kernel block
 //
 // Percent of peak counts 2 FLOP per multiply-add, all taps; nothing for elementwise work. The best
 // repetition counts: neighbours on the machine only ever slow one down.
@@ -282,6 +283,31 @@ static bool case_packed(Bench *b, Case *c, const char *line) {
     return true;
 }
 
+// Patches of images of 3 channels, of 19 of 49 cells.
+static bool case_patches(Bench *b, Case *c, const char *line) {
+    enum { KEEP = 19, CELLS = 49 };
+    long w, kernel, block;
+    if (sscanf(line, "patches %ld %ld %ld", &w, &kernel, &block) < 3) return false;
+    int64_t row = 3 * kernel * kernel;
+    c->spec.spec.kind = K_PATCHIFY_ROWS;
+    add_int(&c->spec, A_w, w);
+    add_int(&c->spec, A_c, 3);
+    add_attr(&c->spec, attr_ints2(b->arena, A_kernel, kernel, kernel));
+    add_int(&c->spec, A_block, block);
+    c->rows = KEEP * block * block;
+    c->cols = row;
+    c->images = IMAGES;
+    c->elements = (double)(IMAGES * c->rows * row);
+    int32_t *cells = NEWN(b->arena, int32_t, KEEP);
+    for (int32_t i = 0; i < KEEP; i++) cells[i] = i * CELLS / KEEP;
+    c->image[0] = w * w * 3;
+    c->image[2] = c->rows * row;
+    c->ops[0] = floats(b, IMAGES * c->image[0]);
+    c->ops[1] = cells;
+    c->ops[2] = floats(b, IMAGES * c->image[2]);
+    return true;
+}
+
 static bool case_rows(Bench *b, Case *c, const char *line) {
     long m, n;
     char name[16];
@@ -324,7 +350,8 @@ static double bench_run(Bench *b, const char *line) {
     const char *why = "";
     b->used = 0;
     if (!case_gemm(b, c, line) && !case_gemm_dw(b, c, line) && !case_dwconv(b, c, line) &&
-        !case_training(b, c, line) && !case_packed(b, c, line) && !case_rows(b, c, line)) {
+        !case_training(b, c, line) && !case_packed(b, c, line) && !case_patches(b, c, line) &&
+        !case_rows(b, c, line)) {
         printf("%-44s unknown\n", line);
         return 0;
     }
