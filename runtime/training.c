@@ -1,6 +1,6 @@
 // One block of memory per purpose, taken at once; programs run on it by the frame of
-// cnxrt_model.h. Sums over parameters are made per parameter and then in their order, so that
-// threads change nothing.
+// cnxrt_model.h. Sums over gradients are made per block of them and then in the blocks' order, so
+// that threads change nothing.
 #include "training.h"
 #include "cnxrt.h"
 #include "memory.h"
@@ -99,6 +99,9 @@ static void program_close(TrainingProgram *q) {
     free(q->outputs);
 }
 
+enum { NORM_BLOCK = 1 << 18 }; // bytes
+static int64_t norm_blocks(const CnxrtModel *m) { return m->param_bytes / NORM_BLOCK + 1; }
+
 static bool memory_open(Training *t, const TrainingOptions *o, const char *list) {
     const CnxrtModel *m = t->model;
     bool wanted[CNXRT_STATES] = {true, true, o->optimizer, o->optimizer, o->ema};
@@ -117,7 +120,7 @@ static bool memory_open(Training *t, const TrainingOptions *o, const char *list)
     t->weights = take_zeroed(m->weight_bytes);
     t->arena = cnxrt_memory_take(plan.arena);
     t->scratch = cnxrt_memory_take(plan.scratch);
-    t->sums = calloc((size_t)m->nparams + 1, sizeof *t->sums);
+    t->sums = calloc((size_t)norm_blocks(m), sizeof *t->sums);
     t->profile_rows =
         cnxrt_memory_take((int64_t)sizeof(double) * cnxrt_profile_doubles(calls, t->threads));
     return t->weights && t->arena && t->scratch && t->sums && t->profile_rows;
@@ -263,7 +266,7 @@ static void zero_task(void *user, int64_t thread, int64_t nthreads) {
 
 void training_zero_grads(Training *t) { cnxrt_parallel(t->threads, zero_task, t); }
 
-enum { LANES = 16 };
+enum { LANES = 8 };
 
 static double sum_squares(const float *x, int64_t n) {
     double lane[LANES] = {0}, sum = 0;
@@ -275,16 +278,21 @@ static double sum_squares(const float *x, int64_t n) {
     return sum;
 }
 
+// The whole blob: between parameters it is 0.
 static void norm_task(void *user, int64_t thread, int64_t nthreads) {
-    Training *t = user;
-    for (int64_t i = thread; i < t->model->nparams; i += nthreads)
-        t->sums[i] = sum_squares(training_param(t, CNXRT_STATE_GRAD, (int)i),
-                                 training_param_count(&t->model->params[i]));
+    const Training *t = user;
+    int64_t blocks = norm_blocks(t->model);
+    for (int64_t i = thread * blocks / nthreads; i < (thread + 1) * blocks / nthreads; i++) {
+        int64_t at = i * NORM_BLOCK, left = t->model->param_bytes - at;
+        const char *x = t->state[CNXRT_STATE_GRAD] + at;
+        t->sums[i] = sum_squares((const float *)(const void *)x,
+                                 (left < NORM_BLOCK ? left : NORM_BLOCK) / (int64_t)sizeof(float));
+    }
 }
 
 double training_grad_norm(Training *t) {
     cnxrt_parallel(t->threads, norm_task, t);
     double sum = 0;
-    for (int i = 0; i < t->model->nparams; i++) sum += t->sums[i];
+    for (int64_t i = 0; i < norm_blocks(t->model); i++) sum += t->sums[i];
     return sqrt(sum);
 }

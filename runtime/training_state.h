@@ -22,7 +22,7 @@ struct Training {
     char *weights, *arena, *scratch;
     TrainingProgram *programs; // those of the options, then update, then prepare
     int nprograms;
-    double *sums; // per parameter
+    double *sums; // per block of gradients
     double *profile_rows;
 };
 
