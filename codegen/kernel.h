@@ -71,6 +71,11 @@ void epilogue_column_end(Emit *e, const EpilogueCode *p, EpilogueColumn *c);
 // The columns of one row: short rows without a loop, long ones `unroll` vectors at a time. The
 // slots of the pieces count up to unroll.
 void emit_row(Emit *e, int64_t n, int unroll, ColumnBody body, void *row, Val *sums, int nsums);
+// Sums of a row: vectors of f32, but single numbers, which have one chain of additions for all of a
+// row, are summed in double. row_term: a value to add; row_sum: the sum in f32.
+Val row_sum_zero(Emit *e);
+Val row_term(Emit *e, Val v);
+Val row_sum(Emit *e, Val sum);
 // One vector whose lane i is the sum of the lanes of v[i]; v has as many vectors as lanes.
 Val emit_transpose_sum(Emit *e, Val *v, int lanes);
 

@@ -2,15 +2,16 @@
 // gamma and beta, in one pass.
 //
 // Rows are taken in groups of as many as a vector has lanes, which lie in L1 meanwhile. With
-// d = x - mean, g = dy gamma: one sweep sums x, a second d^2, g and g d of each row (two passes: no
-// cancellation), and a third, column by column down the group, writes
+// d = x - mean, g = dy gamma: one sweep sums x, a second d, d^2, g and g d of each row (two passes:
+// no cancellation; the sum of d mends the mean where its sum was rounded), and a third, column by
+// column down the group, writes
 //   dx = r (g - mean g - d r^2 mean(g d))
 // and adds dy d r and dy to the sums of the columns; it can write d r gamma + beta, the layer's
 // result, as well. Sums of rows become vectors of the group by a
 // transposing tree, so that divisions and roots cost one vector operation a group.
 #include "kernel.h"
 
-enum { TERMS = 3, UNROLL = 2 }; // sums of a row, sets of them
+enum { OFF, SQUARE, GRADIENT, PRODUCT, TERMS, UNROLL = 2 }; // sums of a row, sets of them
 
 typedef struct {
     int64_t n;
@@ -21,8 +22,8 @@ typedef struct {
     Val beta, again;      // rows of layernorm(x) to write as well, or NULL
     EpilogueCode epi;     // of dx
     Val partial[TERMS];   // stack: [lanes][lanes] each
-    Val mean, r, shift;   // stack, a value per row of the group: shift = mean g
-    Val tilt;             // r^2 mean(g d)
+    Val mean, r, shift;   // stack, a value per row of the group: shift = -mean g
+    Val tilt;             // -r^2 mean(g d)
     Val first, count;     // of the group
     Val row_mean, row_at; // of a row: mean, offset of its first element
 } NormDx;
@@ -49,20 +50,22 @@ static void add_x(Emit *e, void *ctx, Val col, Piece p, Val *sums) {
     emit_prefetch(e, element(e, k->x, next, col), false, 3);
     if (k->out) emit_prefetch(e, element(e, k->out, next, col), true, 3);
     Val v = vec_widen(e, vec_load(e, element(e, k->x, k->row_at, col), p), p, e->lanes);
-    sums[p.slot * TERMS] = emit_fadd(e, sums[p.slot * TERMS], v);
+    sums[p.slot * TERMS] = emit_fadd(e, sums[p.slot * TERMS], row_term(e, v));
 }
 
 static void add_terms(Emit *e, void *ctx, Val col, Piece p, Val *sums) {
     const NormDx *k = ctx;
     Val *s = sums + p.slot * TERMS;
     Val d = vec_load(e, element(e, k->x, k->row_at, col), p);
-    d = vec_widen(e, emit_fsub(e, d, vec_splat(e, p.width, k->row_mean)), p, e->lanes);
-    s[0] = emit_fma(e, d, d, s[0]);
+    d = emit_fsub(e, d, vec_splat(e, p.width, k->row_mean));
+    d = row_term(e, vec_widen(e, d, p, e->lanes));
+    s[OFF] = emit_fadd(e, s[OFF], d);
+    s[SQUARE] = emit_fma(e, d, d, s[SQUARE]);
     if (!k->out) return;
     Val g = weighted(e, k, vec_load(e, element(e, k->dy, k->row_at, col), p), col, p);
-    g = vec_widen(e, g, p, e->lanes);
-    s[1] = emit_fadd(e, s[1], g);
-    s[2] = emit_fma(e, g, d, s[2]);
+    g = row_term(e, vec_widen(e, g, p, e->lanes));
+    s[GRADIENT] = emit_fadd(e, s[GRADIENT], g);
+    s[PRODUCT] = emit_fma(e, g, d, s[PRODUCT]);
 }
 
 // One sweep over the rows of the group: `terms` vectors of partial sums each, to the stack.
@@ -72,10 +75,10 @@ static void sweep(Emit *e, NormDx *k, ColumnBody body, int terms) {
     k->row_at = emit_imul(e, emit_iadd(e, k->first, i), k->n);
     k->row_mean = body == add_terms ? float_at(e, k->mean, i) : NULL;
     Val sums[TERMS * UNROLL];
-    for (int s = 0; s < TERMS * UNROLL; s++) sums[s] = vec_const(e, e->lanes, 0);
+    for (int s = 0; s < TERMS * UNROLL; s++) sums[s] = row_sum_zero(e);
     emit_row(e, k->n, UNROLL, body, k, sums, TERMS * UNROLL);
     for (int s = 0; s < terms; s++)
-        vec_store(e, emit_fadd(e, sums[s], sums[s + TERMS]),
+        vec_store(e, row_sum(e, emit_fadd(e, sums[s], sums[s + TERMS])),
                   emit_at(e, k->partial[s], emit_imul(e, i, e->lanes)),
                   (Piece){0, e->lanes, e->lanes, 0});
     loop_end(e, &l);
@@ -94,14 +97,20 @@ static Val row_means(Emit *e, const NormDx *k, int s) {
 static void group_moments(Emit *e, NormDx *k) {
     Piece whole = {0, e->lanes, e->lanes, 0};
     sweep(e, k, add_x, 1);
-    vec_store(e, row_means(e, k, 0), k->mean, whole);
-    sweep(e, k, add_terms, k->out ? TERMS : 1);
-    Val var = emit_fadd(e, row_means(e, k, 0), vec_const(e, e->lanes, k->eps));
+    Val mean = row_means(e, k, 0);
+    vec_store(e, mean, k->mean, whole);
+    sweep(e, k, add_terms, k->out ? TERMS : GRADIENT);
+    Val off = row_means(e, k, OFF);
+    vec_store(e, emit_fadd(e, mean, off), k->mean, whole);
+    Val var = emit_fadd(e, row_means(e, k, SQUARE), vec_const(e, e->lanes, k->eps));
     Val r = emit_fdiv(e, vec_const(e, e->lanes, 1), emit_sqrt(e, var));
     vec_store(e, r, k->r, whole);
     if (!k->out) return;
-    vec_store(e, row_means(e, k, 1), k->shift, whole);
-    vec_store(e, emit_fmul(e, emit_fmul(e, r, r), row_means(e, k, 2)), k->tilt, whole);
+    Val shift = row_means(e, k, GRADIENT);
+    Val product = emit_fsub(e, row_means(e, k, PRODUCT), emit_fmul(e, off, shift));
+    vec_store(e, LLVMBuildFNeg(e->b, shift, ""), k->shift, whole);
+    vec_store(e, LLVMBuildFNeg(e->b, emit_fmul(e, emit_fmul(e, r, r), product), ""), k->tilt,
+              whole);
 }
 
 // A piece of row i of the group; sums: of dy d r, of dy, then the running statistics of epilogue
@@ -121,10 +130,10 @@ static void write_piece(Emit *e, const NormDx *k, Val i, Val gamma, EpilogueColu
         vec_store(e, y, emit_at(e, k->again, at), p);
     }
     if (!k->out) return;
-    Val g = gamma ? emit_fmul(e, dy, gamma) : dy;
-    g = emit_fsub(e, g, vec_broadcast(e, emit_at(e, k->shift, i), p.width));
+    Val shift = vec_broadcast(e, emit_at(e, k->shift, i), p.width);
     Val tilt = vec_broadcast(e, emit_at(e, k->tilt, i), p.width);
-    g = emit_fmul(e, emit_fsub(e, g, emit_fmul(e, d, tilt)), r);
+    Val g = gamma ? emit_fma(e, dy, gamma, shift) : emit_fadd(e, dy, shift);
+    g = emit_fmul(e, emit_fma(e, d, tilt, g), r);
     epilogue_carry(&k->epi, ec, sums + 2, true);
     g = epilogue_apply(e, &k->epi, ec, g, row);
     epilogue_carry(&k->epi, ec, sums + 2, false);

@@ -3,8 +3,9 @@
 // Rows are normalised in groups of as many as a vector has lanes. Per group: one sweep leaves a
 // vector of partial sums per row on the stack; a transposing tree turns these vectors into one
 // vector of row sums, so that mean, variance and 1/sqrt cost one vector operation a group; a second
-// sweep gathers squared deviations the same way; a third writes (x - mean) / sqrt(var + eps). The
-// group lies in L1 meanwhile. Both statistics are two-pass: no cancellation.
+// sweep gathers deviations, which mend the mean where its sum was rounded, and their squares; a
+// third writes (x - mean) / sqrt(var + eps). The group lies in L1 meanwhile. Both statistics are
+// two-pass: no cancellation.
 #include "kernel.h"
 
 // Where virtual row i is read and written.
@@ -25,20 +26,36 @@ typedef struct {
     Val next; // NULL or the row `lanes` further, to be fetched
 } NormRow;
 
-enum { SUMS = 4 };
+// ---- sums of a row -----------------------------------------------------------------------------
+static LLVMTypeRef doubles(Emit *e) {
+    return LLVMVectorType(LLVMDoubleTypeInContext(e->ctx), (unsigned)e->lanes);
+}
+
+Val row_sum_zero(Emit *e) {
+    return e->lanes > 1 ? vec_const(e, e->lanes, 0) : LLVMConstNull(doubles(e));
+}
+
+Val row_term(Emit *e, Val v) { return e->lanes > 1 ? v : LLVMBuildFPExt(e->b, v, doubles(e), ""); }
+
+Val row_sum(Emit *e, Val sum) {
+    return e->lanes > 1 ? sum : LLVMBuildFPTrunc(e->b, sum, vec_type(e, e->lanes), "");
+}
+
+enum { SUMS = 4, TERMS = 2 }; // sets of sums, sums of a set
 
 static void add_column(Emit *e, void *ctx, Val col, Piece p, Val *sums) {
     NormRow *r = ctx;
     if (r->next) emit_prefetch(e, emit_at(e, r->next, col), false, 3);
     Val v = vec_widen(e, vec_load(e, emit_at(e, r->src, col), p), p, e->lanes);
-    sums[p.slot] = emit_fadd(e, sums[p.slot], v);
+    sums[p.slot] = emit_fadd(e, sums[p.slot], row_term(e, v));
 }
 
 static void add_deviation(Emit *e, void *ctx, Val col, Piece p, Val *sums) {
     NormRow *r = ctx;
     Val v = emit_fsub(e, vec_load(e, emit_at(e, r->src, col), p), vec_splat(e, p.width, r->mean));
-    v = vec_widen(e, v, p, e->lanes);
-    sums[p.slot] = emit_fma(e, v, v, sums[p.slot]);
+    v = row_term(e, vec_widen(e, v, p, e->lanes));
+    sums[p.slot] = emit_fadd(e, sums[p.slot], v);
+    sums[SUMS + p.slot] = emit_fma(e, v, v, sums[SUMS + p.slot]);
 }
 
 static void write_column(Emit *e, void *ctx, Val col, Piece p, Val *carry) {
@@ -89,9 +106,9 @@ Val emit_transpose_sum(Emit *e, Val *v, int lanes) {
     return v[0];
 }
 
-// Stack space of a group: partial sums [lanes][lanes], means [lanes], factors [lanes].
+// Stack space of a group: partial sums [lanes][lanes] of each term, means [lanes], factors [lanes].
 typedef struct {
-    Val partial, mean, rstd;
+    Val partial[TERMS], mean, rstd;
 } Group;
 
 static Val scalar_load(Emit *e, Val base, Val i) {
@@ -100,9 +117,10 @@ static Val scalar_load(Emit *e, Val base, Val i) {
     return s;
 }
 
-// One sweep over the rows [first, first+count): per row, partial sums of `body` to the stack.
+// One sweep over the rows [first, first+count): per row, partial sums of the terms to the stack: of
+// x, or centred, of deviations and of their squares.
 static void group_sums(Emit *e, const NormRows *rows, const Group *g, Val first, Val count,
-                       ColumnBody body, bool centred) {
+                       bool centred) {
     Loop l;
     Val r = loop_begin(e, &l, emit_i64(e, 0), count, 1, NULL, 0);
     NormRow row = {.rows = rows, .src = rows->source(e, rows, emit_iadd(e, first, r))};
@@ -111,31 +129,36 @@ static void group_sums(Emit *e, const NormRows *rows, const Group *g, Val first,
     else
         row.next =
             rows->source(e, rows, emit_iadd(e, first, emit_iadd(e, r, emit_i64(e, e->lanes))));
-    Val sums[SUMS];
-    for (int i = 0; i < SUMS; i++) sums[i] = vec_const(e, e->lanes, 0);
-    emit_row(e, rows->n, SUMS, body, &row, sums, SUMS);
-    Val sum = emit_fadd(e, emit_fadd(e, sums[0], sums[1]), emit_fadd(e, sums[2], sums[3]));
-    vec_store(e, sum, emit_at(e, g->partial, emit_imul(e, r, e->lanes)),
-              (Piece){0, e->lanes, e->lanes, 0});
+    int terms = centred ? TERMS : 1;
+    Val sums[TERMS * SUMS], *s = sums;
+    for (int i = 0; i < terms * SUMS; i++) sums[i] = row_sum_zero(e);
+    emit_row(e, rows->n, SUMS, centred ? add_deviation : add_column, &row, sums, terms * SUMS);
+    for (int i = 0; i < terms; i++, s += SUMS) {
+        Val sum = emit_fadd(e, emit_fadd(e, s[0], s[1]), emit_fadd(e, s[2], s[3]));
+        vec_store(e, row_sum(e, sum), emit_at(e, g->partial[i], emit_imul(e, r, e->lanes)),
+                  (Piece){0, e->lanes, e->lanes, 0});
+    }
     loop_end(e, &l);
 }
 
-// Sum over count of each row of the group, from the partial sums: rows past the group's end hold
-// whatever the stack holds and touch only their own lane.
-static Val group_means(Emit *e, const Group *g, double count) {
+// Sum over count of each row of the group, from the partial sums of a term: rows past the group's
+// end hold whatever the stack holds and touch only their own lane.
+static Val group_means(Emit *e, const Group *g, int term, double count) {
     Val v[64];
     for (int i = 0; i < e->lanes; i++)
-        v[i] = vec_load(e, emit_at_c(e, g->partial, (int64_t)i * e->lanes),
+        v[i] = vec_load(e, emit_at_c(e, g->partial[term], (int64_t)i * e->lanes),
                         (Piece){0, e->lanes, e->lanes, 0});
     return emit_fdiv(e, emit_transpose_sum(e, v, e->lanes), vec_const(e, e->lanes, count));
 }
 
 static void norm_group(Emit *e, const NormRows *rows, const Group *g, Val first, Val count) {
     Piece whole = {0, e->lanes, e->lanes, 0};
-    group_sums(e, rows, g, first, count, add_column, false);
-    vec_store(e, group_means(e, g, (double)rows->n), g->mean, whole);
-    group_sums(e, rows, g, first, count, add_deviation, true);
-    Val var = group_means(e, g, rows->count);
+    group_sums(e, rows, g, first, count, false);
+    Val mean = group_means(e, g, 0, (double)rows->n);
+    vec_store(e, mean, g->mean, whole);
+    group_sums(e, rows, g, first, count, true);
+    vec_store(e, emit_fadd(e, mean, group_means(e, g, 0, (double)rows->n)), g->mean, whole);
+    Val var = group_means(e, g, 1, rows->count);
     Val root = emit_sqrt(e, emit_fadd(e, var, vec_const(e, e->lanes, rows->eps)));
     vec_store(e, emit_fdiv(e, vec_const(e, e->lanes, 1), root), g->rstd, whole);
     Loop l;
@@ -152,12 +175,14 @@ static void norm_group(Emit *e, const NormRows *rows, const Group *g, Val first,
 }
 
 static void norm_rows(Emit *e, const NormRows *rows, Val begin, Val end) {
-    Group g = {emit_stack(e, e->f32, (int64_t)e->lanes * e->lanes), emit_stack(e, e->f32, e->lanes),
-               emit_stack(e, e->f32, e->lanes)};
+    Group g = {.mean = emit_stack(e, e->f32, e->lanes), .rstd = emit_stack(e, e->f32, e->lanes)};
     Piece whole = {0, e->lanes, e->lanes, 0};
-    for (int i = 0; i < e->lanes; i++)
-        vec_store(e, vec_const(e, e->lanes, 0), emit_at_c(e, g.partial, (int64_t)i * e->lanes),
-                  whole);
+    for (int k = 0; k < TERMS; k++) {
+        g.partial[k] = emit_stack(e, e->f32, (int64_t)e->lanes * e->lanes);
+        for (int i = 0; i < e->lanes; i++)
+            vec_store(e, vec_const(e, e->lanes, 0),
+                      emit_at_c(e, g.partial[k], (int64_t)i * e->lanes), whole);
+    }
     Loop l;
     Val first = loop_begin(e, &l, begin, end, e->lanes, NULL, 0);
     Val count = emit_imin(e, emit_isub(e, end, first), emit_i64(e, e->lanes));
