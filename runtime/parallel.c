@@ -71,13 +71,30 @@ void cnxrt_barrier(void *team, int64_t thread, int64_t nthreads) {
 }
 
 #ifdef _OPENMP
+// Threads inside regions now. On purpose a global: the CPUs that a host's threads, each with a
+// session of its own, have to share are those of the process.
+static atomic_int running;
+
+// The threads of a region that wants as many: beside others those that find a CPU, at least one.
+static int running_add(int wanted) {
+    int others = atomic_load(&running), n;
+    do {
+        int left = others ? omp_get_num_procs() - others : wanted;
+        n = wanted < left ? wanted : left;
+        if (n < 1) n = 1;
+    } while (!atomic_compare_exchange_weak(&running, &others, others + n));
+    return n;
+}
+
 void cnxrt_parallel(int threads, CnxrtTask task, void *user) {
-    if (threads <= 1) {
+    int n = running_add(threads);
+    if (n == 1) {
         task(user, 0, 1);
-        return;
+    } else {
+#pragma omp parallel num_threads(n)
+        task(user, omp_get_thread_num(), omp_get_num_threads());
     }
-#pragma omp parallel num_threads(threads)
-    task(user, omp_get_thread_num(), omp_get_num_threads());
+    atomic_fetch_sub(&running, n);
 }
 
 int cnxrt_usable_threads(int asked) {

@@ -15,8 +15,9 @@ typedef struct {
 typedef void (*CnxrtTask)(void *user, int64_t thread, int64_t nthreads);
 
 void cnxrt_team_init(CnxrtTeam *t);
-// Calls task on threads 0..n-1 at once, n <= threads (fewer when OpenMP grants fewer; 1 in a build
-// without OpenMP), and returns when all are done.
+// Calls task on threads 0..n-1 at once, n <= threads, and returns when all are done. n is less than
+// threads when OpenMP grants fewer, as inside a parallel region, and when regions that other threads
+// of the process started leave fewer CPUs; it is 1 in a build without OpenMP.
 void cnxrt_parallel(int threads, CnxrtTask task, void *user);
 // The number of threads to run with when `asked` are wanted; 0 stands for OMP_NUM_THREADS or the
 // CPUs of the process. 1 in a build without OpenMP.

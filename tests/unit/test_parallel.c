@@ -1,10 +1,12 @@
 // The barrier between steps: nobody leaves before all have come, writes before it are seen after
-// it, with more threads than CPUs, with sleepers, and when it is used again at once.
+// it, with more threads than CPUs, with sleepers, and when it is used again at once. Regions of
+// several threads share the CPUs.
 #include "runtime/cnxrt_model.h"
 #include "runtime/parallel.h"
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -78,11 +80,46 @@ static void region_numbers_threads(void **state) {
     assert_true(three == 3 || three == 1);
 }
 
+typedef struct {
+    int threads;
+    atomic_int granted; // 0: the region has not begun
+    atomic_bool held;
+} Region;
+
+static void hold(void *user, int64_t thread, int64_t nthreads) {
+    Region *r = user;
+    if (thread == 0) atomic_store(&r->granted, (int)nthreads);
+    while (atomic_load(&r->held)) usleep(100);
+}
+
+static void *region_start(void *user) {
+    Region *r = user;
+    cnxrt_parallel(r->threads, hold, r);
+    return NULL;
+}
+
+// A region beside one that has all CPUs runs on one thread, and has them all when that is over.
+static void regions_share_the_cpus(void **state) {
+    (void)state;
+    int cpus = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    Region first = {.threads = cpus, .held = true}, second = {.threads = cpus}, third = second;
+    pthread_t id;
+    assert_int_equal(pthread_create(&id, NULL, region_start, &first), 0);
+    while (!atomic_load(&first.granted)) usleep(100);
+    region_start(&second);
+    atomic_store(&first.held, false);
+    pthread_join(id, NULL);
+    region_start(&third);
+    assert_int_equal(atomic_load(&second.granted), 1);
+    assert_int_equal(atomic_load(&third.granted), atomic_load(&first.granted));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(barrier_orders_memory),
         cmocka_unit_test(sleepers_wake),
         cmocka_unit_test(region_numbers_threads),
+        cmocka_unit_test(regions_share_the_cpus),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
