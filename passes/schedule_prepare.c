@@ -147,12 +147,21 @@ static int64_t common_multiple(int64_t a, int64_t b) {
     return a / x * b;
 }
 
+// Pack n may be one of x: a quick look, for pack_form searches the graph.
+static bool made_of(const Sched *sc, const Node *n, Value x) {
+    for (int i = 0; i < 3 && n->nargs; i++) {
+        if (sc->root[n->args[0]] == sc->root[x]) return true;
+        n = graph_def(sc->g, n->args[0]);
+    }
+    return false;
+}
+
 // Rows of a block that suit all that goes over the rows of x: whole panels, pairs of rows.
 static int64_t weight_block(const Sched *sc, Value x) {
     int64_t quantum = 2;
     for (int i = 0; i < sc->g->nodes.n; i++) {
         const Node *n = &sc->g->nodes.v[i];
-        if (n->op != OP_PACK) continue;
+        if (n->op != OP_PACK || !made_of(sc, n, x)) continue;
         PackForm f = pack_form(sc, n);
         if (sc->root[f.x] == sc->root[x] && !f.transposed)
             quantum = common_multiple(quantum, node_int(n, A_nr));
