@@ -119,7 +119,10 @@ static Unit *unit_version(Arena *a, const char *name, const CodegenModel *const 
 }
 
 static bool unit_text(Unit *u, EmitKind emit, Str *out) {
-    if (emit == EMIT_ASM) return machine_emit_text(u->machine, u->mod, out, u->diag);
+    if (emit == EMIT_ASM) {
+        LLVMSetTargetMachineAsmVerbosity(u->machine, 1);
+        return machine_emit_text(u->machine, u->mod, out, u->diag);
+    }
     char *text = LLVMPrintModuleToString(u->mod);
     str_add(out, text);
     LLVMDisposeMessage(text);

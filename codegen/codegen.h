@@ -94,5 +94,8 @@ const char *codegen_kernel_asm(Arena *a, const Target *t, const KernelSpec *spec
 // Vector registers spilled and reloaded in the functions of a listing whose names start with
 // `prefix` ("": all).
 int codegen_spills(const char *assembly, const char *prefix);
+// Those of one kernel's listing that its loops repeat: in loops, and anywhere in the functions
+// these call (KERNEL_0.WHAT).
+int codegen_hot_spills(const char *assembly);
 
 #endif

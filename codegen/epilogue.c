@@ -58,6 +58,15 @@ bool epilogue_has_stats(const EpilogueCode *p) {
     return false;
 }
 
+bool epilogue_is_long(const KernelSpec *spec) {
+    const int64_t *words = NULL;
+    for (int i = spec_epilogue(spec, &words) - 1; i >= 0; i--)
+        if (words[i] == EPI_GELU || words[i] == EPI_GELU_TANH || words[i] == EPI_GELU_DX ||
+            words[i] == EPI_GELU_TANH_DX)
+            return true;
+    return false;
+}
+
 int epilogue_stats(const EpilogueCode *p) {
     int n = 0;
     for (int i = 0; i < p->n; i++) n += is_stat(p->words[i]);
@@ -186,6 +195,23 @@ void epilogue_column_end(Emit *e, const EpilogueCode *p, EpilogueColumn *c) {
         Val at = emit_at(e, p->at[i], c->col);
         vec_store(e, emit_fadd(e, vec_load(e, at, c->piece), c->vec[i]), at, c->piece);
     }
+}
+
+void epilogue_rows(Emit *e, const EpilogueCode *p, Val col, Piece piece, Val rows, RowBody body,
+                   void *ctx) {
+    EpilogueColumn c;
+    Val stats[MAX_EPILOGUE];
+    int n = epilogue_stats(p);
+    epilogue_column(e, p, &c, col, piece);
+    for (int i = 0; i < n; i++) stats[i] = vec_const(e, piece.width, 0);
+    Loop l;
+    Val r = loop_begin(e, &l, emit_i64(e, 0), rows, 1, stats, n);
+    epilogue_carry(p, &c, stats, true);
+    body(e, ctx, r, &c);
+    epilogue_carry(p, &c, stats, false);
+    loop_end(e, &l);
+    epilogue_carry(p, &c, stats, true);
+    epilogue_column_end(e, p, &c);
 }
 
 typedef struct {

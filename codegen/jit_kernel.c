@@ -67,6 +67,15 @@ const char *codegen_kernel_asm(Arena *a, const Target *t, const KernelSpec *spec
     return ok ? str_cstr(&text) : NULL;
 }
 
+static bool contains(const char *line, size_t n, const char *what) {
+    return memmem(line, n, what, strlen(what)) != NULL;
+}
+
+// The label of a function.
+static bool is_function(const char *line, size_t n) {
+    return (isalpha((unsigned char)line[0]) || line[0] == '_') && memchr(line, ':', n);
+}
+
 // A line of assembly that stores or loads a spilled vector register. Pairs of narrow registers are
 // what a prologue saves, not spills: AArch64 annotates them alike.
 static bool is_spill(const char *line, size_t n) {
@@ -92,10 +101,26 @@ int codegen_spills(const char *assembly, const char *prefix) {
     int count = 0;
     for (const char *line = assembly; *line;) {
         size_t length = strcspn(line, "\n");
-        bool label =
-            (isalpha((unsigned char)line[0]) || line[0] == '_') && memchr(line, ':', length);
-        if (label) inside = strncmp(line, prefix, n) == 0;
+        if (is_function(line, length)) inside = strncmp(line, prefix, n) == 0;
         count += inside && is_spill(line, length);
+        line += length + (line[length] == '\n');
+    }
+    return count;
+}
+
+// LLVM's comments say at the start of a block whether it lies in a loop, on several lines.
+int codegen_hot_spills(const char *assembly) {
+    bool called = false, loop = false;
+    int count = 0;
+    for (const char *line = assembly; *line;) {
+        size_t length = strcspn(line, "\n");
+        bool function = is_function(line, length);
+        if (function) called = memchr(line, '.', strcspn(line, ":")) != NULL;
+        if (function || contains(line, length, "%bb.") || strncmp(line, ".LBB", 4) == 0)
+            loop = false;
+        loop = loop || contains(line, length, "Loop Header: Depth=") ||
+               contains(line, length, "in Loop: Header=") || contains(line, length, "Parent Loop ");
+        count += (called || loop) && is_spill(line, length);
         line += length + (line[length] == '\n');
     }
     return count;

@@ -52,6 +52,8 @@ typedef struct {
 void epilogue_init(Emit *e, EpilogueCode *p, const KernelSpec *spec, Val ops, int operands,
                    int64_t columns, bool take_bias);
 bool epilogue_has_stats(const EpilogueCode *p);
+// It evaluates a function that takes about a dozen registers.
+bool epilogue_is_long(const KernelSpec *spec);
 // Where rows are a loop: the running sums of c are those of `sums` (load), or the other way. There
 // are epilogue_stats of them.
 int epilogue_stats(const EpilogueCode *p);
@@ -66,6 +68,10 @@ void epilogue_column(Emit *e, const EpilogueCode *p, EpilogueColumn *c, Val col,
 // The value of (row, c->col..) after the program.
 Val epilogue_apply(Emit *e, const EpilogueCode *p, EpilogueColumn *c, Val v, Val row);
 void epilogue_column_end(Emit *e, const EpilogueCode *p, EpilogueColumn *c);
+// All of one column piece in a loop over `rows` rows: body applies and stores row r of them.
+typedef void (*RowBody)(Emit *e, void *ctx, Val r, EpilogueColumn *c);
+void epilogue_rows(Emit *e, const EpilogueCode *p, Val col, Piece piece, Val rows, RowBody body,
+                   void *ctx);
 
 // ---- rows --------------------------------------------------------------------------------------
 // The columns of one row: short rows without a loop, long ones `unroll` vectors at a time. The

@@ -9,6 +9,7 @@ typedef struct {
     Narrow to;
     Val x, out, row;
     int rows;
+    bool loop; // over the rows of a group
 } Eltwise;
 
 enum { ROWS = 4 }; // at once: statistics are added to memory once per group
@@ -25,19 +26,27 @@ static void fetch_group(Emit *e, const Eltwise *w, Val col) {
     epilogue_prefetch(e, &w->epi, row, col, w->rows, 1);
 }
 
+static void eltwise_row(Emit *e, void *ctx, Val r, EpilogueColumn *c) {
+    const Eltwise *w = ctx;
+    Val row = emit_iadd(e, w->row, r);
+    Val at = emit_iadd(e, emit_imul(e, row, w->epi.columns), c->col);
+    Val v = vec_load_as(e, w->from, emit_at_as(e, w->from, w->x, at), c->piece);
+    v = epilogue_apply(e, &w->epi, c, v, row);
+    vec_store_as(e, &w->to, v, emit_at_as(e, w->to.dt, w->out, at), c->piece);
+}
+
+// Rows of a long program are a loop: side by side they would need more registers than there are.
 static void eltwise_columns(Emit *e, void *ctx, Val col, Piece p, Val *carry) {
     (void)carry;
-    const Eltwise *w = ctx;
+    Eltwise *w = ctx;
+    fetch_group(e, w, col);
+    if (w->rows > 1 && w->loop) {
+        epilogue_rows(e, &w->epi, col, p, emit_i64(e, w->rows), eltwise_row, w);
+        return;
+    }
     EpilogueColumn ec;
     epilogue_column(e, &w->epi, &ec, col, p);
-    fetch_group(e, w, col);
-    for (int r = 0; r < w->rows; r++) {
-        Val row = emit_iadd(e, w->row, emit_i64(e, r));
-        Val at = emit_iadd(e, emit_imul(e, row, w->epi.columns), col);
-        Val v = vec_load_as(e, w->from, emit_at_as(e, w->from, w->x, at), p);
-        v = epilogue_apply(e, &w->epi, &ec, v, row);
-        vec_store_as(e, &w->to, v, emit_at_as(e, w->to.dt, w->out, at), p);
-    }
+    for (int r = 0; r < w->rows; r++) eltwise_row(e, w, emit_i64(e, r), &ec);
     epilogue_column_end(e, &w->epi, &ec);
 }
 
@@ -45,6 +54,7 @@ void emit_eltwise(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
     int64_t n = spec_int(spec, A_n);
     Eltwise w = {.from = operand_dtype(spec), .to = narrow_of(e, spec, k.ops)};
+    w.loop = epilogue_is_long(spec);
     w.x = emit_ptr(e, k.ops, 0);
     w.out = emit_ptr(e, k.ops, 1);
     epilogue_init(e, &w.epi, spec, k.ops, 2, n, false);

@@ -7,10 +7,12 @@
 // is.
 //
 // The kernel cuts its rows evenly into ceil(rows/mr) tiles (49 = 7 x 7, never 6 x 8 + 1). Tiles of
-// mr rows apply the epilogue to their registers; smaller ones write raw sums to a tile on the stack
-// and share one loop over its rows. What computes those sums knows neither n nor k nor the
-// epilogue: all kernels of a module with such operands and panels as wide share it, which keeps
-// code and compile time small.
+// mr rows apply a short epilogue to their registers. Smaller ones, and all where the epilogue is
+// long (GELU), write raw sums to a tile on the stack, which a loop over its columns and rows takes
+// through the epilogue: the constants of that stay in registers, and no sum has to be spilled for
+// them. What computes the sums of small tiles knows neither n nor k nor the epilogue: all kernels
+// of a module with such operands and panels as wide share it, which keeps code and compile time
+// small.
 //
 // Prefetch: each step of k fetches as much of the next row tile as it consumed of this one (rows
 // are contiguous, so is a tile), and the result's lines are claimed before the sums start.
@@ -24,6 +26,7 @@ typedef struct {
     DType from;               // of a and b
     DType to;                 // of the result
     bool rows_outer;
+    bool in_memory;   // sums of every tile, for an epilogue that takes too many registers
     Val micro[2][64]; // [partial panel][rows]
     Val tail[2];      // [partial panel]: epilogue of a stack tile
 } Gemm;
@@ -127,13 +130,23 @@ static void tile_finish(Emit *e, Tile *t, const EpilogueCode *epi, Val ops, Val 
     }
 }
 
-// void micro(a, b, ops, row, col): a tile of mr rows; a at the first, b at the panel.
+static Piece unmasked(Piece p) { return (Piece){0, p.width, p.width, 0}; }
+
+// Sums to a tile in memory, rows nr apart.
+static void sums_store(Emit *e, const Tile *t, Val tile) {
+    for (int p = 0; p < t->npieces; p++)
+        for (int r = 0; r < t->rows; r++)
+            vec_store(e, t->sums[p * t->rows + r],
+                      emit_at_c(e, tile, r * t->g->nr + t->pieces[p].off), unmasked(t->pieces[p]));
+}
+
+// void micro(a, b, ops, row, col, tile): a tile of mr rows; a at the first, b at the panel.
 static Val emit_micro(Gemm *g, bool partial) {
     Emit *e = g->e;
     int rows = (int)g->mr;
-    LLVMTypeRef params[] = {e->ptr, e->ptr, e->ptr, e->i64, e->i64};
+    LLVMTypeRef params[] = {e->ptr, e->ptr, e->ptr, e->i64, e->i64, e->ptr};
     const char *name = arena_printf(e->arena, "%s.%dx%s", g->symbol, rows, partial ? "tail" : "nr");
-    Val fn = emit_internal(e, name, params, 5);
+    Val fn = emit_internal(e, name, params, 6);
     Tile t = {.g = g, .rows = rows, .a = LLVMGetParam(fn, 0), .b = LLVMGetParam(fn, 1)};
     Val ops = LLVMGetParam(fn, 2), row = LLVMGetParam(fn, 3), col = LLVMGetParam(fn, 4);
     t.npieces = emit_pieces(e, partial ? g->n % g->nr : g->nr, t.pieces);
@@ -151,12 +164,16 @@ static Val emit_micro(Gemm *g, bool partial) {
         for (int r = 0; r < rows; r++) t.sums[p * rows + r] = start;
     }
     tile_sums(e, &t);
-    tile_finish(e, &t, &epi, ops, row, col);
+    if (g->in_memory) {
+        Val tile = LLVMGetParam(fn, 5);
+        sums_store(e, &t, tile);
+        emit_call(e, g->tail[partial], (Val[]){tile, ops, row, col, emit_i64(e, rows)}, 5);
+    } else {
+        tile_finish(e, &t, &epi, ops, row, col);
+    }
     emit_return(e);
     return fn;
 }
-
-static Piece unmasked(Piece p) { return (Piece){0, p.width, p.width, 0}; }
 
 // void rows(a, b, tile, start, k): sums of fewer than mr rows to the tile, whose rows are nr apart;
 // each starts from the row start[nr], or from zero where the sums are whole numbers.
@@ -180,33 +197,55 @@ static Val emit_rows_micro(Gemm *g, int rows, bool partial) {
         for (int r = 0; r < rows; r++) t.sums[p * rows + r] = v;
     }
     tile_sums_to(e, &t, g->ku);
-    for (int p = 0; p < t.npieces; p++)
-        for (int r = 0; r < rows; r++)
-            vec_store(e, t.sums[p * rows + r], emit_at_c(e, tile, r * g->nr + t.pieces[p].off),
-                      unmasked(t.pieces[p]));
+    sums_store(e, &t, tile);
     emit_return(e);
     return fn;
 }
 
-// void tail(tile, ops, row, col, rows): the epilogue of a tile in memory, row by row.
+// A tile of sums in memory, rows nr apart, on its way through the epilogue.
+typedef struct {
+    const Gemm *g;
+    const EpilogueCode *epi;
+    Narrow to;
+    Val sums, out, row, col, rows;
+    Val off; // of the current columns in the tile
+} Tail;
+
+static void tail_row(Emit *e, void *ctx, Val r, EpilogueColumn *c) {
+    const Tail *t = ctx;
+    const Gemm *g = t->g;
+    Val at = emit_at(e, t->sums, emit_iadd(e, emit_imul(e, r, g->nr), t->off));
+    Val row = emit_iadd(e, t->row, r);
+    Val v = epilogue_apply(e, t->epi, c, vec_load(e, at, unmasked(c->piece)), row);
+    at = emit_at_as(e, g->to, t->out, emit_iadd(e, emit_imul(e, row, g->n), c->col));
+    vec_store_as(e, &t->to, v, at, c->piece);
+}
+
+static void tail_column(Emit *e, void *ctx, Val off, Piece piece, Val *carry) {
+    (void)carry;
+    Tail *t = ctx;
+    t->off = off;
+    epilogue_rows(e, t->epi, emit_iadd(e, t->col, off), piece, t->rows, tail_row, t);
+}
+
+// void tail(tile, ops, row, col, rows): the epilogue of a tile in memory.
 static Val emit_tile_tail(Gemm *g, bool partial) {
     Emit *e = g->e;
     LLVMTypeRef params[] = {e->ptr, e->ptr, e->i64, e->i64, e->i64};
     const char *name = arena_printf(e->arena, "%s.rows%s", g->symbol, partial ? ".tail" : "");
     Val fn = emit_internal(e, name, params, 5);
-    Val tile = LLVMGetParam(fn, 0), ops = LLVMGetParam(fn, 1), row = LLVMGetParam(fn, 2);
-    Tile t = {.g = g, .rows = 1};
-    t.npieces = emit_pieces(e, partial ? g->n % g->nr : g->nr, t.pieces);
+    Tail t = {.g = g, .sums = LLVMGetParam(fn, 0)};
+    Val ops = LLVMGetParam(fn, 1);
+    t.row = LLVMGetParam(fn, 2);
+    t.col = LLVMGetParam(fn, 3);
+    t.rows = LLVMGetParam(fn, 4);
+    t.out = emit_ptr(e, ops, 2);
     EpilogueCode epi;
     epilogue_init(e, &epi, g->spec, ops, 3, g->n, g->from != DT_U8);
-    Loop l;
-    Val r = loop_begin(e, &l, emit_i64(e, 0), LLVMGetParam(fn, 4), 1, NULL, 0);
-    for (int p = 0; p < t.npieces; p++)
-        t.sums[p] = vec_load(
-            e, emit_at(e, tile, emit_iadd(e, emit_imul(e, r, g->nr), emit_i64(e, t.pieces[p].off))),
-            (Piece){0, t.pieces[p].width, t.pieces[p].width, 0});
-    tile_finish(e, &t, &epi, ops, emit_iadd(e, row, r), LLVMGetParam(fn, 3));
-    loop_end(e, &l);
+    t.epi = &epi;
+    t.to = narrow_of(e, g->spec, ops);
+    int64_t width = partial ? g->n % g->nr : g->nr;
+    emit_columns(e, width, emit_i64(e, 0), emit_i64(e, width), 1, tail_column, &t, NULL, 0);
     emit_return(e);
     return fn;
 }
@@ -258,7 +297,7 @@ static void call_micro(Emit *e, const Walk *w, Val row, Val rows, Val col, bool 
     if (g->mr > 1) emit_call(e, g->tail[partial], (Val[]){w->tile, w->ops, row, col, rows}, 5);
     LLVMBuildBr(e->b, done);
     LLVMPositionBuilderAtEnd(e->b, whole);
-    emit_call(e, g->micro[partial][g->mr], (Val[]){a, b, w->ops, row, col}, 5);
+    emit_call(e, g->micro[partial][g->mr], (Val[]){a, b, w->ops, row, col, w->tile}, 6);
     LLVMBuildBr(e->b, done);
     LLVMPositionBuilderAtEnd(e->b, done);
 }
@@ -339,14 +378,16 @@ void emit_gemm(Emit *e, const KernelSpec *spec, const char *symbol) {
     g.nr = spec_int(spec, A_nr);
     g.mr = spec_int(spec, A_mr);
     g.ku = spec_int(spec, A_ku) > 0 ? spec_int(spec, A_ku) : 1;
+    if (g.ku > g.k) g.ku = g.k;
     g.rows_outer = spec_int(spec, A_order) == 0;
+    g.in_memory = g.to != DT_F32 || epilogue_is_long(spec);
     if (g.mr >= 64) ice((Loc){0}, "a GEMM tile of %d rows", (int)g.mr);
     for (int partial = 0; partial < 2; partial++) {
         if (partial ? g.n % g.nr == 0 : g.n < g.nr) continue;
         for (int rows = 1; rows < g.mr; rows++)
             g.micro[partial][rows] = emit_rows_micro(&g, rows, partial);
+        if (g.mr > 1 || g.in_memory) g.tail[partial] = emit_tile_tail(&g, partial);
         g.micro[partial][g.mr] = emit_micro(&g, partial);
-        g.tail[partial] = g.mr > 1 ? emit_tile_tail(&g, partial) : NULL;
     }
     emit_walk(&g);
 }

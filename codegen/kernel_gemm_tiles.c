@@ -80,24 +80,20 @@ static Val sums_load(const Gemm *g, Val block, Val r, Piece p) {
     return dot_f32(e, g->from, vec_load_type(e, g->from == DT_U8 ? e->i32 : e->f32, at, p));
 }
 
-static void finish_piece(const Gemm *g, const EpilogueCode *epi, const Narrow *to, Val out,
-                         Piece p) {
-    Emit *e = g->e;
-    Val block = LLVMGetParam(e->fn, 0), row = LLVMGetParam(e->fn, 2), rows = LLVMGetParam(e->fn, 4);
-    Val col = emit_iadd(e, LLVMGetParam(e->fn, 3), emit_i64(e, p.off)), stats[MAX_EPILOGUE];
-    EpilogueColumn ec;
-    epilogue_column(e, epi, &ec, col, p);
-    for (int i = 0; i < epilogue_stats(epi); i++) stats[i] = vec_const(e, p.width, 0);
-    Loop l;
-    Val r = loop_begin(e, &l, emit_i64(e, 0), rows, 1, stats, epilogue_stats(epi));
-    epilogue_carry(epi, &ec, stats, true);
-    Val at_row = emit_iadd(e, row, r), at = emit_iadd(e, emit_imul(e, at_row, g->n), col);
-    Val v = epilogue_apply(e, epi, &ec, sums_load(g, block, r, p), at_row);
-    vec_store_as(e, to, v, emit_at_as(e, g->to, out, at), p);
-    epilogue_carry(epi, &ec, stats, false);
-    loop_end(e, &l);
-    epilogue_carry(epi, &ec, stats, true);
-    epilogue_column_end(e, epi, &ec);
+typedef struct {
+    const Gemm *g;
+    const EpilogueCode *epi;
+    Narrow to;
+    Val block, out, row;
+    Piece piece; // of the block
+} Finish;
+
+static void finish_row(Emit *e, void *ctx, Val r, EpilogueColumn *c) {
+    const Finish *f = ctx;
+    Val row = emit_iadd(e, f->row, r);
+    Val v = epilogue_apply(e, f->epi, c, sums_load(f->g, f->block, r, f->piece), row);
+    Val at = emit_iadd(e, emit_imul(e, row, f->g->n), c->col);
+    vec_store_as(e, &f->to, v, emit_at_as(e, f->g->to, f->out, at), c->piece);
 }
 
 // void finish(block, ops, row, col, rows): the epilogue of a block, and the store.
@@ -105,13 +101,19 @@ static Val emit_finish(const Gemm *g, bool partial) {
     Emit *e = g->e;
     const char *name = arena_printf(e->arena, "%s.finish%s", g->symbol, partial ? ".tail" : "");
     Val fn = emit_internal(e, name, (LLVMTypeRef[]){e->ptr, e->ptr, e->i64, e->i64, e->i64}, 5);
-    Val ops = LLVMGetParam(fn, 1), out = emit_ptr(e, ops, 2);
-    Narrow to = narrow_of(e, g->spec, ops);
+    Val ops = LLVMGetParam(fn, 1), col = LLVMGetParam(fn, 3), rows = LLVMGetParam(fn, 4);
     EpilogueCode epi;
+    Finish f = {.g = g, .epi = &epi, .block = LLVMGetParam(fn, 0), .row = LLVMGetParam(fn, 2)};
+    f.out = emit_ptr(e, ops, 2);
+    f.to = narrow_of(e, g->spec, ops);
     epilogue_init(e, &epi, g->spec, ops, 3, g->n, false);
     Piece pieces[MAX_PIECES];
     int n = emit_pieces(e, partial ? g->n % BLOCK : BLOCK, pieces);
-    for (int p = 0; p < n; p++) finish_piece(g, &epi, &to, out, pieces[p]);
+    for (int p = 0; p < n; p++) {
+        f.piece = pieces[p];
+        epilogue_rows(e, &epi, emit_iadd(e, col, emit_i64(e, f.piece.off)), f.piece, rows,
+                      finish_row, &f);
+    }
     emit_return(e);
     return fn;
 }
