@@ -83,6 +83,14 @@ void epilogue_carry(const EpilogueCode *p, EpilogueColumn *c, Val *sums, bool lo
     }
 }
 
+void epilogue_end(Emit *e, const EpilogueCode *p) {
+    for (int i = 0; i < p->n; i++)
+        if (p->words[i] == EPI_STREAM) {
+            emit_stream_end(e);
+            return;
+        }
+}
+
 static void zero_column(Emit *e, void *ctx, Val col, Piece piece, Val *carry) {
     (void)carry;
     vec_store(e, vec_const(e, piece.width, 0), emit_at(e, ctx, col), piece);
@@ -125,6 +133,12 @@ static void store_matrix(Emit *e, const EpilogueCode *p, const EpilogueColumn *c
                          Val row, Val v) {
     Val at = emit_iadd(e, emit_imul(e, row, p->columns), c->col);
     vec_store(e, v, emit_at(e, matrix, at), c->piece);
+}
+
+static void stream_matrix(Emit *e, const EpilogueCode *p, const EpilogueColumn *c, Val matrix,
+                          Val row, Val v) {
+    Val at = emit_iadd(e, emit_imul(e, row, p->columns), c->col);
+    vec_stream(e, v, emit_at(e, matrix, at), c->piece);
 }
 
 // The matrix a word reads or, `store`, writes; NULL: none.
@@ -172,6 +186,7 @@ static Val apply_word(Emit *e, const EpilogueCode *p, EpilogueColumn *c, int i, 
         return v;
     case EPI_SIGN: return emit_sign(e, v);
     case EPI_STORE: store_matrix(e, p, c, p->at[i], row, v); return v;
+    case EPI_STREAM: stream_matrix(e, p, c, p->at[i], row, v); return v;
     case EPI_SCALE_ROWS:
         return emit_fmul(e, v, vec_broadcast(e, emit_at(e, p->at[i], row), c->piece.width));
     default: c->vec[i] = add_stat(e, p->words[i], c->vec[i], v); return v;

@@ -72,6 +72,7 @@ void epilogue_column_end(Emit *e, const EpilogueCode *p, EpilogueColumn *c);
 typedef void (*RowBody)(Emit *e, void *ctx, Val r, EpilogueColumn *c);
 void epilogue_rows(Emit *e, const EpilogueCode *p, Val col, Piece piece, Val rows, RowBody body,
                    void *ctx);
+void epilogue_end(Emit *e, const EpilogueCode *p); // after the last row of a call
 
 // ---- rows --------------------------------------------------------------------------------------
 // The columns of one row: short rows without a loop, long ones `unroll` vectors at a time. The

@@ -362,6 +362,7 @@ static void emit_walk(Gemm *g) {
     } else {
         walk_panels(e, &w, k.c0, k.c1, NULL, NULL);
     }
+    epilogue_end(e, &epi);
     emit_return(e);
 }
 

@@ -52,6 +52,7 @@ typedef enum {
     EPI_STORE,
     EPI_SCALE_IMAGE,
     EPI_OUT,
+    EPI_STREAM,
 } Epilogue;
 
 typedef struct {

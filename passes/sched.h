@@ -186,6 +186,11 @@ int64_t shared_block(const Sched *sc, int64_t rows, int64_t width);
 
 // ---- steps that run image by image (schedule_span.c) ------------------------------------------
 void form_spans(Sched *sc);
+// Bytes per image that a step touches.
+int64_t touched_bytes(const Schedule *s, const Step *st);
+
+// ---- stores past the caches (schedule_stream.c) ------------------------------------------------
+void stream_stores(Sched *sc);
 
 // ---- the backward side and the losses (schedule_grad.c) ----------------------------------------
 void schedule_grad(Sched *sc, const Node *n);

@@ -453,6 +453,7 @@ static Schedule *schedule_program(Pipeline *p, Prepare *prepare, const Graph *g)
     copy_outputs(&sc);
     merge_steps(&sc);
     form_spans(&sc);
+    stream_stores(&sc);
     return sc.s;
 }
 

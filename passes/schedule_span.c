@@ -55,8 +55,7 @@ static bool reads_large_weights(const Sched *sc, const Step *st) {
     return st->col_block < st->cols;
 }
 
-// Bytes per image that a step touches.
-static int64_t touched_bytes(const Schedule *s, const Step *st) {
+int64_t touched_bytes(const Schedule *s, const Step *st) {
     int64_t sum = 0;
     for (int c = 0; c < st->calls.n; c++)
         for (int k = 0; k < st->calls.v[c].nops; k++) {

@@ -41,6 +41,7 @@ static inline ProgramOperands program_operands(const Program *p, int64_t rows, i
             break;
         case EPI_SCALE_IMAGE: o.at[i] = integers(1, 3); break;
         case EPI_SCALE_ROWS: o.at[i] = integers(rows, 3); break;
+        case EPI_STREAM:
         case EPI_STORE:
             o.at[i] = floats_new(rows * n);
             o.stored[i] = NEWN(arena, double, rows *n);
@@ -90,6 +91,7 @@ static inline double program_apply(const Program *p, const ProgramOperands *o, d
         case EPI_MUL: v *= at[r * n + c]; break;
         case EPI_SCALE_ROWS: v *= at[r]; break;
         case EPI_SCALE_IMAGE: v *= at[0]; break;
+        case EPI_STREAM:
         case EPI_STORE: o->stored[i][r * n + c] = v; break;
         case EPI_STAT_L2: o->stat[i][c] += v * v; break;
         case EPI_STAT_L1: o->stat[i][c] += fabs(v); break;

@@ -52,6 +52,10 @@ static void test_gemm(void **unused) {
         for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++)
             gemm_check(t, &cases[c], &programs[c % NPROGRAMS]);
         for (int p = 0; p < NPROGRAMS; p++) gemm_check(t, &cases[3], &programs[p]);
+        static const Program stream = {{EPI_BIAS, EPI_STREAM, EPI_GELU, EPI_STAT_L2}, 4, 2e-6};
+        for (int64_t order = 0; order < 2; order++)
+            gemm_check(t, &(GemmCase){19, 4 * nr, 11, mr, nr, 4, order, 5, 18, nr, 4 * nr},
+                       &stream);
     }
 }
 
