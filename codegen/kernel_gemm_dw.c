@@ -7,13 +7,13 @@
 //
 // Both operands are read where they lie, L2 holding a block of them, or `packed` first: of a block,
 // dy as tiles [rows][mr], and x panel by panel as [rows][nr]. That pays where a row is so long that
-// equal columns of different rows share the sets of a cache.
+// equal columns of different rows share the sets of L2.
 //
 // In bf16 the packed operands are rounded, and two rows stand side by side in the place of one: a
 // step multiplies pairs of rows (dot_add). An odd last row is paired with zeros.
 //
-// Each step of a micro-kernel fetches a line of what comes next: of the next block, or of the next
-// panel when packed.
+// Each step of a micro-kernel fetches a line of what comes next, at an even pace: a burst from main
+// memory would hold up what the step itself reads from L2.
 #include "kernel.h"
 
 typedef struct {
@@ -27,13 +27,13 @@ typedef struct {
     bool packed;
     DType from;      // of the products
     int64_t per;     // rows of a step
+    int unroll;      // steps in one pass
     Val micro[2][2]; // [partial panel][partial tile]
     Val dy, x, work, out;
     Columns o, p; // columns of dy and of x that the unit takes
 } Dw;
 
 enum {
-    UNROLL = 4,
     MAX_SUMS = 32,
     LINE = 16, // floats of a cache line
     PAD = 16   // floats between tiles: rows of all tiles must not share a cache set
@@ -63,9 +63,9 @@ static void tile_step(Emit *e, Tile *t, Val a, Val b, int step) {
     }
 }
 
-// What is fetched meanwhile: for row i the line at `at` + i * `stride`.
+// What is fetched meanwhile: for row i the line at `at` + (i >> pace) * `stride`.
 typedef struct {
-    Val at, stride;
+    Val at, stride, pace;
 } Ahead;
 
 static void tile_steps(Emit *e, Tile *t, Val a, Val b, const Ahead *ahead, Val from, Val to,
@@ -78,6 +78,7 @@ static void tile_steps(Emit *e, Tile *t, Val a, Val b, const Ahead *ahead, Val f
     for (int u = 0; u < unroll; u++) {
         for (int64_t q = 0; q < per; q++) {
             Val row = emit_iadd(e, emit_imul(e, i, per), emit_i64(e, u * per + q));
+            row = LLVMBuildLShr(e->b, row, ahead->pace, "");
             row = LLVMBuildNSWMul(e->b, row, ahead->stride, "");
             emit_prefetch(e, emit_at(e, ahead->at, row), false, 2);
         }
@@ -86,12 +87,12 @@ static void tile_steps(Emit *e, Tile *t, Val a, Val b, const Ahead *ahead, Val f
     loop_end(e, &l);
 }
 
-// void micro(a, b, out, count, next, stride): rows of a tile's columns and of a panel's, the place
-// of both in out; what comes next, rows `stride` apart.
+// void micro(a, b, out, count, at, stride, pace): rows of a tile's columns and of a panel's, the
+// place of both in out; what to fetch.
 static Val emit_micro(Dw *g, int rows, int64_t width, const char *what) {
     Emit *e = g->e;
-    LLVMTypeRef params[] = {e->ptr, e->ptr, e->ptr, e->i64, e->ptr, e->i64};
-    Val fn = emit_internal(e, arena_printf(e->arena, "%s.%s", g->symbol, what), params, 6);
+    LLVMTypeRef params[] = {e->ptr, e->ptr, e->ptr, e->i64, e->ptr, e->i64, e->i64};
+    Val fn = emit_internal(e, arena_printf(e->arena, "%s.%s", g->symbol, what), params, 7);
     Val a = LLVMGetParam(fn, 0), b = LLVMGetParam(fn, 1), out = LLVMGetParam(fn, 2);
     Tile t = {.g = g, .rows = rows};
     t.a_stride = g->packed ? g->mr : g->n;
@@ -104,10 +105,10 @@ static Val emit_micro(Dw *g, int rows, int64_t width, const char *what) {
             t.sums[p * rows + r] = vec_const(e, t.pieces[p].width, 0);
         }
     Val count = emit_idiv(e, emit_iadd(e, LLVMGetParam(fn, 3), emit_i64(e, g->per - 1)), g->per);
-    Ahead ahead = {LLVMGetParam(fn, 4), LLVMGetParam(fn, 5)};
-    Val body = emit_imul(e, emit_idiv(e, count, UNROLL), UNROLL);
-    tile_steps(e, &t, a, b, &ahead, emit_i64(e, 0), body, UNROLL);
-    tile_steps(e, &t, a, b, &ahead, body, count, 1);
+    Ahead ahead = {LLVMGetParam(fn, 4), LLVMGetParam(fn, 5), LLVMGetParam(fn, 6)};
+    Val body = emit_imul(e, emit_idiv(e, count, g->unroll), g->unroll);
+    tile_steps(e, &t, a, b, &ahead, emit_i64(e, 0), body, g->unroll);
+    if (g->unroll > 1) tile_steps(e, &t, a, b, &ahead, body, count, 1);
     for (int p = 0; p < t.npieces; p++)
         for (int r = 0; r < rows; r++) {
             Val at = emit_at_c(e, out, r * g->k + t.pieces[p].off);
@@ -161,9 +162,9 @@ static void copy_rows(const Dw *g, Val to, Val from, Val rows, int64_t width, in
     }
 }
 
-// Rows of a block and its packed x.
+// A block: its rows in both operands, those of the block after it, and its packed x.
 typedef struct {
-    Val row, rows, panel;
+    Val rows, dy, x, next_dy, next_x, panel;
 } Block;
 
 // Those columns of `all` that lie in whole steps (tiles or panels), or in the partial last one of a
@@ -207,52 +208,51 @@ static void pack_tiles(Dw *g, const Block *b) {
         Val start, end;
         rows_part(g, b->rows, odd, &start, &end);
         Val row = loop_begin(e, &rows, start, end, g->per, NULL, 0);
-        Val src = emit_at(e, g->dy, emit_imul(e, emit_iadd(e, b->row, row), g->n));
+        Val src = emit_at(e, b->dy, emit_imul(e, row, g->n));
         Val dst = emit_at(e, g->work, emit_imul(e, emit_idiv(e, row, g->per), g->mr));
         pack_row(g, src, odd ? NULL : emit_at_c(e, src, g->n), dst);
         loop_end(e, &rows);
     }
 }
 
-static Val lines_of(Emit *e, Columns c) {
-    return emit_idiv(e, emit_iadd(e, emit_isub(e, c.c1, c.c0), emit_i64(e, LINE - 1)), LINE);
+// How often the rows of a line are halved among `calls` that fetch `lines`: not, once or twice.
+static Val pace_of(Emit *e, Val calls, Val lines) {
+    Val few = emit_less(e, calls, emit_imul(e, lines, 2));
+    Val some = emit_less(e, calls, emit_imul(e, lines, 4));
+    Val pace = LLVMBuildSelect(e->b, few, emit_i64(e, 0), emit_i64(e, 1), "");
+    return LLVMBuildSelect(e->b, some, pace, emit_i64(e, 2), "");
 }
 
-// Line `line` of columns c in every row, from `row` on.
-static Ahead line_of_rows(Emit *e, Val base, Val row, int64_t n, Columns c, Val line) {
-    Val col = emit_iadd(e, c.c0, emit_imul(e, line, LINE));
-    Val at = emit_at(e, base, emit_iadd(e, emit_imul(e, row, n), col));
-    return (Ahead){at, emit_i64(e, n)};
-}
-
-static Ahead ahead_select(Emit *e, Val cond, Ahead x, Ahead y) {
-    return (Ahead){LLVMBuildSelect(e->b, cond, x.at, y.at, ""),
-                   LLVMBuildSelect(e->b, cond, x.stride, y.stride, "")};
-}
-
-// What the call for columns o of dy and p of x fetches, calls of a block in order: the lines of dy
-// in the next block, then those of x. Packed: x of the next panel, with the last panel dy of the
-// next block. On purpose past the last block, where the next unit may go on; past the end of an
-// operand it does nothing.
-static Ahead fetch_next(Dw *g, const Block *b, Val o, Val p) {
+// What comes after panel p of x: the next panel when packed, else the same one in the next block.
+static Val panel_after(const Dw *g, const Block *b, Val p) {
     Emit *e = g->e;
-    Val next = emit_iadd(e, b->row, emit_i64(e, g->m));
-    Val tile = steps_before(e, o, g->o, g->mr), panel = steps_before(e, p, g->p, g->nr);
-    if (g->packed) {
-        Columns ahead = {emit_iadd(e, p, emit_i64(e, g->nr)), g->p.c1};
-        Val line = emit_imod(e, tile, (g->nr + LINE - 1) / LINE);
-        Ahead x = line_of_rows(e, g->x, b->row, g->k, ahead, line);
-        Ahead dy = line_of_rows(e, g->dy, next, g->n, (Columns){o, o}, emit_i64(e, 0));
-        return ahead_select(e, emit_less(e, ahead.c0, ahead.c1), x, dy);
-    }
-    Val tiles = steps_before(e, g->o.c1, g->o, g->mr);
-    Val call = emit_iadd(e, LLVMBuildNSWMul(e->b, panel, tiles, ""), tile);
-    Val of_dy = lines_of(e, g->o), of_x = emit_isub(e, call, of_dy);
-    Ahead dy = line_of_rows(e, g->dy, next, g->n, g->o, call);
-    Ahead x = line_of_rows(e, g->x, next, g->k, g->p, of_x);
-    Ahead either = ahead_select(e, emit_less(e, call, of_dy), dy, x);
-    return ahead_select(e, emit_less(e, of_x, lines_of(e, g->p)), either,
-                        (Ahead){g->out, emit_i64(e, 0)});
+    if (!g->packed) return emit_at(e, b->next_x, p);
+    Val after = emit_iadd(e, p, emit_i64(e, g->nr));
+    return LLVMBuildSelect(e->b, emit_less(e, after, g->p.c1), emit_at(e, b->x, after),
+                           emit_at(e, b->next_x, g->p.c0), "");
+}
+
+// What the call for columns o of dy and p of x fetches: calls of one panel the lines of x after it,
+// then a share of those of dy in the next block. On purpose past the end of an operand, where it
+// does nothing.
+static Ahead fetch_next(const Dw *g, const Block *b, Val o, Val p) {
+    Emit *e = g->e;
+    Val tile = steps_before(e, o, g->o, g->mr), tiles = steps_before(e, g->o.c1, g->o, g->mr);
+    Val panel = steps_before(e, p, g->p, g->nr), panels = steps_before(e, g->p.c1, g->p, g->nr);
+    Val of_x = emit_i64(e, (g->nr + LINE - 1) / LINE), of_dy = steps_before(e, g->o.c1, g->o, LINE);
+    Val share = emit_iadd(e, LLVMBuildUDiv(e->b, of_dy, panels, ""), emit_i64(e, 1));
+    Val lines = emit_iadd(e, of_x, share), pace = pace_of(e, tiles, lines);
+    Val line = LLVMBuildLShr(e->b, tile, pace, "");
+    Val part = emit_isub(e, tile, LLVMBuildShl(e->b, line, pace, ""));
+    Val rows = LLVMBuildLShr(e->b, emit_i64(e, g->m), pace, "");
+    Val row = LLVMBuildNSWMul(e->b, part, rows, ""), is_x = emit_less(e, line, of_x);
+    Val before = emit_isub(e, LLVMBuildNSWMul(e->b, panel, share, ""), of_x);
+    Val dy = emit_at(e, b->next_dy, emit_iadd(e, g->o.c0, emit_imul(e, before, LINE)));
+    Val at = LLVMBuildSelect(e->b, is_x, panel_after(g, b, p), dy, "");
+    Val stride = LLVMBuildSelect(e->b, is_x, emit_i64(e, g->k), emit_i64(e, g->n), "");
+    line = emit_imin(e, line, emit_isub(e, lines, emit_i64(e, 1)));
+    at = emit_at(e, at, emit_imul(e, line, LINE));
+    return (Ahead){emit_at(e, at, LLVMBuildNSWMul(e->b, row, stride, "")), stride, pace};
 }
 
 // One panel of x with every tile.
@@ -263,14 +263,12 @@ static void walk_tiles(Dw *g, const Block *b, Val p, bool partial_panel) {
         if (!columns_part(e, g->o, g->n, g->mr, partial, &part)) continue;
         Loop l;
         Val o = loop_begin(e, &l, part.c0, part.c1, g->mr, NULL, 0);
-        Val a = g->packed ? emit_at(e, g->work, tile_offset(g, o))
-                          : emit_at(e, g->dy, emit_iadd(e, emit_imul(e, b->row, g->n), o));
-        Val x =
-            g->packed ? b->panel : emit_at(e, g->x, emit_iadd(e, emit_imul(e, b->row, g->k), p));
+        Val a = g->packed ? emit_at(e, g->work, tile_offset(g, o)) : emit_at(e, b->dy, o);
+        Val x = g->packed ? b->panel : emit_at(e, b->x, p);
         Val out = emit_at(e, g->out, emit_iadd(e, emit_imul(e, o, g->k), p));
         Ahead ahead = fetch_next(g, b, o, p);
         emit_call(e, g->micro[partial_panel][partial],
-                  (Val[]){a, x, out, b->rows, ahead.at, ahead.stride}, 6);
+                  (Val[]){a, x, out, b->rows, ahead.at, ahead.stride, ahead.pace}, 7);
         loop_end(e, &l);
     }
 }
@@ -282,9 +280,8 @@ static void walk_panels(Dw *g, const Block *b) {
         if (!columns_part(e, g->p, g->k, g->nr, partial, &part)) continue;
         Loop l;
         Val p = loop_begin(e, &l, part.c0, part.c1, g->nr, NULL, 0);
-        Val src = emit_at(e, g->x, emit_iadd(e, emit_imul(e, b->row, g->k), p));
         int64_t width = partial ? g->k % g->nr : g->nr;
-        if (g->packed) copy_rows(g, b->panel, src, b->rows, width, g->nr, g->k);
+        if (g->packed) copy_rows(g, b->panel, emit_at(e, b->x, p), b->rows, width, g->nr, g->k);
         walk_tiles(g, b, p, partial);
         loop_end(e, &l);
     }
@@ -314,6 +311,24 @@ static void emit_micros(Dw *g) {
         }
 }
 
+// The block at `row` and the one after it: of the next rows, or past the last of a unit of columns
+// the first rows of the next columns.
+static void block_at(const Dw *g, const KernelArgs *k, Val row, Block *b) {
+    Emit *e = g->e;
+    bool of_x = k->c0 == g->p.c0;
+    Val after = emit_iadd(e, row, emit_i64(e, g->m)), width = emit_isub(e, k->c1, k->c0);
+    Val turn = LLVMBuildAnd(e->b, emit_less(e, k->c1, emit_i64(e, of_x ? g->k : g->n)),
+                            LLVMBuildNot(e->b, emit_less(e, after, k->r1), ""), "");
+    Val next = LLVMBuildSelect(e->b, turn, k->r0, after, "");
+    Val shift = LLVMBuildSelect(e->b, turn, width, emit_i64(e, 0), "");
+    b->dy = emit_at(e, g->dy, emit_imul(e, row, g->n));
+    b->x = emit_at(e, g->x, emit_imul(e, row, g->k));
+    b->next_dy = emit_at(e, g->dy, emit_imul(e, next, g->n));
+    b->next_x = emit_at(e, g->x, emit_imul(e, next, g->k));
+    Val *moved = of_x ? &b->next_x : &b->next_dy;
+    *moved = emit_at(e, *moved, shift);
+}
+
 void emit_gemm_dw(Emit *e, const KernelSpec *spec, const char *symbol) {
     Dw g = {.e = e, .symbol = symbol, .n = spec_int(spec, A_n), .k = spec_int(spec, A_k)};
     g.m = spec_int(spec, A_m);
@@ -322,6 +337,8 @@ void emit_gemm_dw(Emit *e, const KernelSpec *spec, const char *symbol) {
     g.packed = spec_int(spec, A_packed) != 0;
     g.from = operand_dtype(spec);
     g.per = 4 / dtype_bytes(g.from);
+    bool widens = g.from == DT_BF16 && e->target->bf16_dot == BF16_NONE; // takes registers
+    g.unroll = widens ? 1 : e->target->tile_unroll;
     emit_micros(&g);
     KernelArgs k = kernel_begin(e, symbol);
     g.dy = emit_ptr(e, k.ops, 0);
@@ -335,8 +352,9 @@ void emit_gemm_dw(Emit *e, const KernelSpec *spec, const char *symbol) {
     if (!spec_int(spec, A_accumulate)) zero_out(&g);
     Block b = {.panel = emit_at(e, g.work, tile_offset(&g, g.o.c1))};
     Loop l;
-    b.row = loop_begin(e, &l, k.r0, k.r1, g.m, NULL, 0);
-    b.rows = emit_imin(e, emit_isub(e, k.r1, b.row), emit_i64(e, g.m));
+    Val row = loop_begin(e, &l, k.r0, k.r1, g.m, NULL, 0);
+    b.rows = emit_imin(e, emit_isub(e, k.r1, row), emit_i64(e, g.m));
+    block_at(&g, &k, row, &b);
     if (g.packed) pack_tiles(&g, &b);
     walk_panels(&g, &b);
     loop_end(e, &l);

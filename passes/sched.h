@@ -117,7 +117,7 @@ GemmTile gemm_tile(const Target *t, DType from, int64_t rows, int64_t n, int64_t
 typedef struct {
     int64_t mr, nr;
 } DwTile;
-DwTile gemm_dw_tile(const Target *t, int64_t n, int64_t k);
+DwTile gemm_dw_tile(const Target *t, DType from, int64_t n, int64_t k);
 // How out[n,k] = dy^T x over `rows` rows (per image, of a batch) is cut: each image into `shards`
 // of shard_rows, whose sums are added afterwards, or (shards 0) the columns of dy, or of x, into
 // units of `cols` that walk all rows. m, packed: attributes of gemm_dw.

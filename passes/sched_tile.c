@@ -92,7 +92,7 @@ enum {
     DW_SHARD_LEAST = 32,
     DW_UNITS = 8,
     DW_LEAST_UNITS = 4,
-    PAGE = 4096, // equal offsets in it share a set of L1
+    WAY = 64 << 10, // equal offsets in it share a set of L2
     LINE = 64
 };
 
@@ -114,18 +114,35 @@ static double dw_cycles(const Target *t, int64_t n, int64_t k, DwTile tile) {
     return cycles;
 }
 
-DwTile gemm_dw_tile(const Target *t, int64_t n, int64_t k) {
+// Vectors of a row of n columns: of full ones, and of what is left one, or without masks one for
+// each power of two.
+static int64_t row_vectors(const Target *t, int64_t n) {
+    int64_t lanes = target_lanes(t), count = n / lanes;
+    for (int64_t rest = n % lanes; rest; rest &= rest - 1)
+        if (++count && t->masks) break;
+    return count;
+}
+
+// The sums of mr rows of n columns and what a step takes beside them fit into registers.
+static bool dw_fits(const Target *t, DType from, int64_t mr, int64_t n) {
+    int64_t vectors = row_vectors(t, n);
+    return mr * vectors <= t->tile_sums &&
+           mr * vectors + step_registers(t, from, vectors) <= t->registers;
+}
+
+DwTile gemm_dw_tile(const Target *t, DType from, int64_t n, int64_t k) {
     int64_t lanes = target_lanes(t);
+    int64_t most = lanes > 4 ? 3 : 2; // narrow vectors are loaded in pairs, which takes registers
     DwTile best = {.mr = n < 4 ? n : 4, .nr = lanes};
     double least = 0;
-    for (int64_t vectors = k > lanes ? 2 : 1; vectors <= 3; vectors++)
+    for (int64_t vectors = k > lanes ? 2 : 1; vectors <= most; vectors++)
         for (int64_t mr = 4; mr <= 12; mr++) {
-            if (mr > n || mr * vectors > t->tile_sums) break;
-            if (mr * vectors + vectors + 2 > t->registers) break;
             DwTile tile = {mr, vectors * lanes};
+            if (mr > n || !dw_fits(t, from, mr, k < tile.nr ? k : tile.nr)) break;
+            if (k > tile.nr && !dw_fits(t, from, mr, k % tile.nr)) break;
             double c = dw_cycles(t, n, k, tile);
             c *= 1 + 0.01 * ((n % tile.mr != 0) + (k % tile.nr != 0)); // code of its own
-            c *= 1 + 0.02 * (double)vectors; // a wide panel takes more of L1
+            if (LINE / 4 % tile.mr) c *= 1.01; // rows of a tile lie across lines
             if (least != 0 && c >= least * 0.99) continue;
             least = c;
             best = tile;
@@ -133,22 +150,19 @@ DwTile gemm_dw_tile(const Target *t, int64_t n, int64_t k) {
     return best;
 }
 
-// Rows of which a group of `width` bytes each, rows of n floats apart, fit into L1.
-static int64_t rows_in_l1(const Target *t, int64_t n, int64_t width) {
-    int64_t step = 4 * n, common = PAGE;
+// Rows of n floats whose equal columns fit into L2 at once.
+static int64_t rows_in_l2(const Target *t, int64_t n) {
+    int64_t step = 4 * n, common = WAY;
     while (step % common) common /= 2;
-    int64_t span = PAGE / common * width;
-    return (span < PAGE ? span : PAGE) * (t->l1 / PAGE) / width;
+    return t->l2 / (common < LINE ? LINE : common);
 }
 
-// Rows of a block that is read in place: its operands and those of the next fit into L2, and a
-// panel mostly into L1, where tiles of dy pass through.
+// Rows of a block that is read in place: its operands and those of the next fit into L2.
 static int64_t dw_rows_in_place(const Target *t, const DwPlan *p, int64_t n, int64_t k) {
-    int64_t rows = t->l2 / 2 / 4 / (p->of_x ? n + p->cols : p->cols + k), most = DW_ROWS;
-    int64_t of_x = 5 * rows_in_l1(t, k, 4 * p->tile.nr) / 2, of_dy = 3 * rows_in_l1(t, n, LINE);
-    if (rows < most) most = rows;
-    if (of_x < most) most = of_x;
-    return of_dy < most ? of_dy : most;
+    int64_t rows = t->l2 / 4 / (p->of_x ? n + p->cols : p->cols + k);
+    if (rows_in_l2(t, n) < rows) rows = rows_in_l2(t, n);
+    if (rows_in_l2(t, k) < rows) rows = rows_in_l2(t, k);
+    return rows / 2;
 }
 
 // Columns of a unit, of n in all: at least `least` steps, at most about DW_UNITS units.
@@ -161,7 +175,7 @@ static int64_t dw_columns(int64_t n, int64_t step, int64_t least) {
 // Floats read and written per row decide: of row shards, whose sums are written, read back and
 // added, of units of columns of dy, or of x, that read the other operand whole.
 DwPlan gemm_dw_plan(const Target *t, DType from, int64_t rows, bool batch, int64_t n, int64_t k) {
-    DwPlan p = {.tile = gemm_dw_tile(t, n, k), .shards = ceil_div(rows, DW_SHARD_ROWS)};
+    DwPlan p = {.tile = gemm_dw_tile(t, from, n, k), .shards = ceil_div(rows, DW_SHARD_ROWS)};
     p.shard_rows = ceil_div(rows, p.shards);
     int64_t of_dy = dw_columns(n, p.tile.mr, 5), of_x = dw_columns(k, p.tile.nr, 2);
     int64_t by_dy = ceil_div(n, of_dy) * (of_dy + k), by_x = ceil_div(k, of_x) * (n + of_x);

@@ -116,9 +116,9 @@ static bool case_gemm(Bench *b, Case *c, const char *line) {
 }
 
 static bool case_gemm_dw(Bench *b, Case *c, const char *line) {
-    long m, n, k, mr, nr, depth, packed = 0, cols = 0;
-    if (sscanf(line, "gemm_dw %ld %ld %ld %ld %ld %ld %ld %ld", &m, &n, &k, &mr, &nr, &depth,
-               &packed, &cols) < 6)
+    long m, n, k, mr, nr, depth, packed = 0, cols = 0, maps = 1;
+    if (sscanf(line, "gemm_dw %ld %ld %ld %ld %ld %ld %ld %ld %ld", &m, &n, &k, &mr, &nr, &depth,
+               &packed, &cols, &maps) < 6)
         return false;
     int64_t all = packed & 2 ? k : n;
     if (cols == 0) cols = all;
@@ -134,9 +134,12 @@ static bool case_gemm_dw(Bench *b, Case *c, const char *line) {
     c->rows = m;
     c->cols = all;
     c->step = cols;
-    c->macs = (double)m * (double)k * (double)n;
-    c->ops[0] = floats(b, m * n);
-    c->ops[1] = floats(b, m * k);
+    c->images = (int)maps;
+    c->image[0] = m * n;
+    c->image[1] = m * k;
+    c->macs = (double)(m * k * n * maps);
+    c->ops[0] = floats(b, m * n * maps);
+    c->ops[1] = floats(b, m * k * maps);
     c->ops[2] = floats(b, (depth + 16) * (n + mr + nr));
     c->ops[3] = floats(b, n * k);
     return true;

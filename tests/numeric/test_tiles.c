@@ -83,12 +83,42 @@ static void test_tiles(void **from) {
                        rows[i].instructions[type]);
 }
 
+// The tile of a weight gradient fits into registers, that of its last columns too.
+static void dw_check(const Target *t, DType from, int64_t n, int64_t k) {
+    DwPlan p = gemm_dw_plan(t, from, 196, true, n, k);
+    Spec s = spec_new(K_GEMM_DW);
+    set_int(&s, A_n, n);
+    set_int(&s, A_k, k);
+    set_int(&s, A_m, p.m);
+    set_int(&s, A_mr, p.tile.mr);
+    set_int(&s, A_nr, p.tile.nr);
+    if (p.of_x) set_int(&s, A_order, 1);
+    if (p.packed) set_int(&s, A_packed, 1);
+    if (from != DT_F32) set_int(&s, A_from, dtype_word(from));
+    const char *why = "", *text = codegen_kernel_asm(arena, t, &s.spec, &why);
+    if (!text) fail_msg("%s: %s", spec_text(t, &s), why);
+    int spills = codegen_spills(text, "gemm_dw_0."); // micro-kernels
+    if (spills) fail_msg("%s: %d spills and reloads", spec_text(t, &s), spills);
+}
+
+static void test_dw_tiles(void **from) {
+    static const int64_t shapes[][2] = {{40, 3},   {160, 40},   {40, 160},   {96, 27},
+                                        {80, 320}, {384, 96},   {384, 1536}, {10, 640},
+                                        {17, 19},  {1000, 320}, {3072, 768}};
+    for (int i = 0; i < target_count; i++)
+        for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++)
+            dw_check(&target_table[i], *(const DType *)*from, shapes[k][0], shapes[k][1]);
+}
+
 int main(void) {
+    static DType dw_types[] = {DT_F32, DT_BF16};
     static int types[] = {0, 1, 2};
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(test_tiles, &types[0]),
         cmocka_unit_test_prestate(test_tiles, &types[1]),
         cmocka_unit_test_prestate(test_tiles, &types[2]),
+        cmocka_unit_test_prestate(test_dw_tiles, &dw_types[0]),
+        cmocka_unit_test_prestate(test_dw_tiles, &dw_types[1]),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
