@@ -22,13 +22,13 @@ static Val load_piece(Emit *e, Val base, Val col, Piece p) {
 
 // Elements [c0,c1): an element has the same bits whatever its place in the range.
 static void emit_elements(Emit *e, const KernelArgs *k, ColumnBody body, void *ctx) {
-    enum { UNROLL = 2 };
-    int64_t step = UNROLL * e->lanes;
+    int unroll = e->target->registers < 32 ? 1 : 2; // the hyperparameters take a dozen
+    int64_t step = unroll * e->lanes;
     Val whole = emit_imul(e, emit_idiv(e, emit_isub(e, k->c1, k->c0), step), step);
     Val middle = emit_iadd(e, k->c0, whole);
     Loop l;
     Val col = loop_begin(e, &l, k->c0, middle, step, NULL, 0);
-    for (int u = 0; u < UNROLL; u++)
+    for (int u = 0; u < unroll; u++)
         body(e, ctx, emit_iadd(e, col, emit_i64(e, u * e->lanes)),
              (Piece){0, e->lanes, e->lanes, 0}, NULL);
     loop_end(e, &l);

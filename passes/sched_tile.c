@@ -73,6 +73,8 @@ GemmTile gemm_tile(const Target *t, DType from, int64_t rows, int64_t n, int64_t
         if (half % 2 && lanes < 8) continue;
         for (int64_t mr = 1; mr <= t->tile_rows; mr++) {
             if (mr * vectors > most) break;
+            // A broadcast of groups serves one sum: LLVM loads many ahead.
+            if (vectors == 1 && parts == 1 && from != DT_F32 && mr > t->tile_rows * 3 / 4) break;
             if (mr * vectors + step_registers(t, from, vectors) > t->registers) break;
             double c = gemm_cycles(t, rows, n, mr, (double)vectors, nr, epilogue);
             if (least != 0 && c >= least * 0.999) continue;
@@ -202,7 +204,7 @@ DwPlan gemm_dw_plan(const Target *t, DType from, int64_t rows, bool batch, int64
 }
 
 int64_t dwconv_tile(const Target *t, int64_t width, int64_t kw) {
-    int64_t most = t->registers - kw - 2;
+    int64_t most = t->registers - kw - 2 - !t->fma; // a column and a product
     if (most > 14) most = 14;
     if (t->depthwise_columns && most > t->depthwise_columns) most = t->depthwise_columns;
     if (most < 2) most = 2;
@@ -217,7 +219,7 @@ int64_t packed_vectors(const Target *t, int64_t side, bool dw) {
     // Four sums each, dw ten; narrow vectors of two columns may be loaded as pairs, which takes
     // registers.
     bool wide = t->vector_bits >= 512;
-    if (t->registers < 32) return dw ? 1 : 2;
+    if (t->registers < 32) return dw || !t->fma ? 1 : 2;
     return dw ? 1 + wide : 4 + wide;
 }
 
