@@ -312,18 +312,20 @@ static void riders_masked(Sched *sc, Riders *k, const Node *n, Value v, int64_t 
     vec_push(sc->a, &sc->done, mask->first);
 }
 
-// The sum of v times a factor for each image that nothing else reads.
-static void riders_scaled(Sched *sc, Riders *k, const Node *n, Value v, SpecAttrs *s, Operands *o) {
+// The sum of v times a factor for each image that nothing else reads. True when it rides along: the
+// kernel's result is v then.
+static bool riders_scaled(Sched *sc, Riders *k, const Node *n, Value v, SpecAttrs *s, Operands *o) {
     const Node *scale = reader_of(sc, n, v, OP_SCALE_ROWS);
     if (!scale || !scales_images(sc, scale) || sc->uses[scale->first] != 1 ||
         follows_with(sc, n, scale, v) == NO_VALUE)
-        return;
+        return false;
     const Node *sum = reader_of(sc, scale, scale->first, OP_SUM_ROWS);
-    if (!sum || k->stat || k->n == 2 || s->nepilogue + 3 > MAX_GROUP) return;
+    if (!sum || k->stat || k->n == 2 || s->nepilogue + 3 > MAX_GROUP) return false;
     spec_word(s, EPI_OUT);
     add_word(sc, scale, scale->args[1], s, o);
     ride(sc, k, sum, EPI_STAT_MEAN, s, o);
     vec_push(sc->a, &sc->done, scale->first);
+    return true;
 }
 
 static void riders_end(Sched *sc, const Riders *k) {
@@ -349,8 +351,8 @@ Value follow_begin(Sched *sc, const Node *n, Value v, Rows r, int64_t block, Spe
     v = chain_follow(sc, n, v, s, o);
     f->first = riders_begin(sc, n, v, r, block, s, o);
     riders_masked(sc, &f->first, n, v, block, s, o);
-    riders_scaled(sc, &f->first, n, v, s, o);
-    Value scaled = f->first.stat ? v : store_and_scale(sc, n, v, s, o);
+    bool ends = riders_scaled(sc, &f->first, n, v, s, o) || f->first.stat;
+    Value scaled = ends ? v : store_and_scale(sc, n, v, s, o);
     if (scaled != v) f->last = riders_begin(sc, n, scaled, r, block, s, o);
     return scaled;
 }

@@ -48,8 +48,9 @@ static bool epilogue_writes(const KernelSpec *s, int at) {
     int n = spec_epilogue(s, &words);
     for (int i = 0; i < n && at >= 0; i++) {
         int count = epilogue_operands(words[i]);
-        bool writes = words[i] == EPI_STORE || words[i] == EPI_STAT_L2 || words[i] == EPI_STAT_L1 ||
-                      words[i] == EPI_STAT_MEAN || words[i] == EPI_STAT_DOT;
+        bool writes = words[i] == EPI_STORE || words[i] == EPI_STREAM || words[i] == EPI_STAT_L2 ||
+                      words[i] == EPI_STAT_L1 || words[i] == EPI_STAT_MEAN ||
+                      words[i] == EPI_STAT_DOT;
         if (at < count) return writes && at == count - 1;
         at -= count;
     }
