@@ -8,8 +8,7 @@ typedef struct {
     const char *program; // "train" or "pretrain"
     int64_t batch, micro;
     float *groups, hyper[CNXRT_HYPERS];
-    CnxrtCall
-        *calls; // of a step: its programs' (the first is `program`), then zero_grads, grad_norm
+    CnxrtCall *calls; // those of its programs, `program` first; then zero_grads, grad_norm
     int ncalls;
     double *seconds; // per call, to which step_run adds; NULL: it does not (step_profile)
 } Step;

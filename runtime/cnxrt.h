@@ -1,5 +1,6 @@
 // The C ABI of compiled models: create a session from weights, run programs on batches, destroy.
-// No globals; a session may be used by one thread at a time, any number of sessions at once.
+// A session may be used by one thread at a time, any number of sessions at once: all they share is
+// a count of the threads that run (parallel.c).
 // Prepared weights are read-only: sessions may share them (CnxrtOptions.share), the last one frees.
 #ifndef CNXRT_H
 #define CNXRT_H
