@@ -26,8 +26,7 @@ typedef struct {
 
 static inline long long ll(int64_t i) { return (long long)i; }
 
-// ---- checks (infer.c); what names the operand in the reason
-// --------------------------------------
+// ---- checks (infer.c); what names the operand in the reason -------------------------------------
 const Attr *infer_attr(const Infer *in, AttrId id); // NULL when not set
 const char *show(const Infer *in, Type t);
 const char *want_rank(const Infer *in, const char *what, Type t, int rank);

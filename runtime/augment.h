@@ -7,8 +7,7 @@
 #include "preprocess.h"
 #include "rng.h"
 
-// ---- single operations, bit-identical with Pillow
-// ------------------------------------------------
+// ---- single operations, bit-identical with Pillow -----------------------------------------------
 
 // In the order of timm's table. `value` is: degrees (counter-clockwise), bits kept, threshold,
 // summand, enhancement factor (1: unchanged), shear factor, or part of the side.
@@ -35,8 +34,7 @@ typedef enum {
 CnxrtStatus augment_apply(AugmentOp op, double value, const uint8_t *fill, Image *image,
                           CnxrtError *err);
 
-// ---- policies
-// ------------------------------------------------------------------------------------
+// ---- policies -----------------------------------------------------------------------------------
 
 typedef struct {
     int ops;               // drawn for a picture, with replacement; 0: no RandAugment
@@ -81,8 +79,7 @@ CnxrtStatus augment_image(const AugmentDraw *d, const Image *image, float *dst, 
 // crop is the same place as without.
 int augment_shrink(void *draw, int width, int height);
 
-// ---- batches
-// -------------------------------------------------------------------------------------
+// ---- batches ------------------------------------------------------------------------------------
 
 typedef struct {
     double mixup, cutmix; // the a of Beta(a, a); 0: off

@@ -17,8 +17,7 @@ static CnxrtStatus no_memory(CnxrtError *err) {
 
 static size_t pixel_count(const Image *m) { return (size_t)m->width * (size_t)m->height; }
 
-// ---- tables
-// --------------------------------------------------------------------------------------
+// ---- tables -------------------------------------------------------------------------------------
 
 static void table_apply(Image *m, uint8_t table[][256], bool shared) {
     size_t c = (size_t)m->channels, n = pixel_count(m);
@@ -90,8 +89,7 @@ static void point_apply(Image *m, AugmentOp op, int value) {
     table_apply(m, table, true);
 }
 
-// ---- enhancement
-// ---------------------------------------------------------------------------------
+// ---- enhancement --------------------------------------------------------------------------------
 
 // Image.blend(a, b, alpha) for one value, in single precision; inside [0, 1] no clipping is needed.
 static uint8_t blend(int a, int b, float alpha) {
@@ -159,8 +157,7 @@ static CnxrtStatus sharpness(Image *m, float factor, CnxrtError *err) {
     return CNXRT_OK;
 }
 
-// ---- geometry
-// ------------------------------------------------------------------------------------
+// ---- geometry -----------------------------------------------------------------------------------
 
 static int clamp(int v, int n) { return v < 0 ? 0 : v < n ? v : n - 1; }
 

@@ -75,8 +75,7 @@ CnxrtStatus checkpoint_write(const char *path, const Training *t, int slot,
     return status;
 }
 
-// ---- loading
-// -------------------------------------------------------------------------------------
+// ---- loading ------------------------------------------------------------------------------------
 
 // The first tensor whose official name follows the test; -1: none.
 static int file_find(const CnxrtWeights *w, bool (*test)(const char *)) {

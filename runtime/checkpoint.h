@@ -5,8 +5,7 @@
 #include "training.h"
 #include <stdio.h>
 
-// ---- weights
-// -------------------------------------------------------------------------------------
+// ---- weights ------------------------------------------------------------------------------------
 
 // Parameters of a slot as safetensors that PyTorch and timm load: official names and shapes; of a
 // pre-training model the encoder's under `encoder.`. metadata: key, value, ..., NULL.
@@ -17,8 +16,7 @@ CnxrtStatus checkpoint_write(const char *path, const Training *t, int slot,
 // pretrain: the decoder keeps its values when the file has none. note: what was left, a line each.
 CnxrtStatus checkpoint_load(Training *t, const char *path, CnxrtError *note, CnxrtError *err);
 
-// ---- state
-// ---------------------------------------------------------------------------------------
+// ---- state --------------------------------------------------------------------------------------
 
 // A row of DIR/metrics.jsonl and metrics.csv: what a step gave. NaN: not there.
 typedef struct {
@@ -52,8 +50,7 @@ bool state_exists(const char *dir);
 CnxrtStatus state_load(const StateFile *s, Training *t, CnxrtError *err);
 void state_close(StateFile *s);
 
-// ---- metrics
-// -------------------------------------------------------------------------------------
+// ---- metrics ------------------------------------------------------------------------------------
 
 typedef struct {
     FILE *json, *csv;

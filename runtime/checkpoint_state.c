@@ -36,8 +36,7 @@ static uint64_t tensor_hash(const char *name, const float *x, int64_t n) {
     return h;
 }
 
-// ---- files of a run
-// ------------------------------------------------------------------------------
+// ---- files of a run -----------------------------------------------------------------------------
 
 CnxrtStatus run_folder(const char *dir, CnxrtError *err) {
     char path[PATH_SIZE];
@@ -114,8 +113,7 @@ bool state_exists(const char *dir) {
     return n > 0;
 }
 
-// ---- writing
-// -------------------------------------------------------------------------------------
+// ---- writing ------------------------------------------------------------------------------------
 
 typedef struct {
     CnxrtTensor *tensors;
@@ -185,8 +183,7 @@ CnxrtStatus state_write(const char *dir, const Training *t, const RunState *s, C
     return status;
 }
 
-// ---- reading
-// -------------------------------------------------------------------------------------
+// ---- reading ------------------------------------------------------------------------------------
 
 static CnxrtStatus tensor_load(const StateFile *s, const char *prefix, const CnxrtParam *p,
                                float *dst, CnxrtError *err) {

@@ -80,8 +80,7 @@ void reconstruct_paste(const CnxrtModel *m, const float *image, const float *cel
     }
 }
 
-// ---- grids
-// ---------------------------------------------------------------------------------------
+// ---- grids --------------------------------------------------------------------------------------
 
 bool grid_new(Grid *g, const CnxrtModel *m, int n) {
     int longest = m->height > m->width ? m->height : m->width;

@@ -12,8 +12,7 @@ enum { SHARDS = 16, MEMORY = 10, HALVINGS = 40 };
 #define ARMIJO 1e-4
 #define FLAT 1e-12 // deviations below are those of constants
 
-// ---- features
-// ------------------------------------------------------------------------------------
+// ---- features -----------------------------------------------------------------------------------
 
 void features_statistics(const Features *f, double *scale, double *shift) {
     for (int64_t k = 0; k < f->width; k++) scale[k] = shift[k] = 0;
@@ -49,8 +48,7 @@ void features_normalise(Features *f) {
     }
 }
 
-// ---- the loss
-// ------------------------------------------------------------------------------------
+// ---- the loss -----------------------------------------------------------------------------------
 
 typedef struct {
     const Features *f;
@@ -132,8 +130,7 @@ static double loss_at(Loss *l, const double *weights, double penalty, int thread
     return loss * share + 0.5 * penalty * squares;
 }
 
-// ---- L-BFGS
-// --------------------------------------------------------------------------------------
+// ---- L-BFGS -------------------------------------------------------------------------------------
 
 typedef struct {
     double *steps, *changes, rho[MEMORY]; // [MEMORY][size]: of weights and gradients

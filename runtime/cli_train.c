@@ -26,8 +26,7 @@ typedef struct {
     char line[200]; // the bar's text, redrawn after messages
 } View;
 
-// ---- options
-// -------------------------------------------------------------------------------------
+// ---- options ------------------------------------------------------------------------------------
 
 static int compiled_in(const Cli *c) {
     const CliArgs *a = &c->args;
@@ -158,8 +157,7 @@ static int run_options(const Cli *c, TrainerOptions *o) {
     return find_recipe(c, m, kind, &o->recipe);
 }
 
-// ---- messages
-// ------------------------------------------------------------------------------------
+// ---- messages -----------------------------------------------------------------------------------
 
 static void bar_clear(const View *v) {
     if (v->bar) fputs("\r\033[K", stderr);

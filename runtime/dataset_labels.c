@@ -109,8 +109,7 @@ CnxrtStatus labels_of_json(Dataset *d, const json_t *object, const LabelPlace *a
     return status;
 }
 
-// ---- classes
-// -------------------------------------------------------------------------------------
+// ---- classes ------------------------------------------------------------------------------------
 
 static int name_order(const void *a, const void *b) {
     return strcmp(*(const char *const *)a, *(const char *const *)b);

@@ -38,8 +38,7 @@ static CnxrtStatus row_set(Metadata *m, const char *name, const Sample *labels, 
     return CNXRT_OK;
 }
 
-// ---- JSON lines
-// ----------------------------------------------------------------------------------
+// ---- JSON lines ---------------------------------------------------------------------------------
 
 static CnxrtStatus json_row(Metadata *m, const char *line, size_t n, CnxrtError *err) {
     json_error_t why;
@@ -64,8 +63,7 @@ static CnxrtStatus json_rows(Metadata *m, char *text, CnxrtError *err) {
     return s;
 }
 
-// ---- CSV
-// -----------------------------------------------------------------------------------------
+// ---- CSV ----------------------------------------------------------------------------------------
 
 // The next field of a row, unquoted in place; *p moves behind it, *last: it ends the row.
 static char *csv_field(char **p, int64_t *lines, bool *last) {
@@ -138,8 +136,7 @@ static CnxrtStatus csv_rows(Metadata *m, char *p, CnxrtError *err) {
     return s;
 }
 
-// ---- loading
-// -------------------------------------------------------------------------------------
+// ---- loading ------------------------------------------------------------------------------------
 
 static bool is_metadata(const Entry *e) {
     const char *base = name_base(e->name);

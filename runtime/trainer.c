@@ -36,8 +36,7 @@ const CnxrtFcmae *trainer_fcmae(const Trainer *t) {
     return t->model->fcmae ? t->model->fcmae : t->options->model->fcmae;
 }
 
-// ---- state
-// ---------------------------------------------------------------------------------------
+// ---- state --------------------------------------------------------------------------------------
 
 // The first line of `now` that `then` has otherwise.
 static void config_differs(const char *then, const char *now, CnxrtError *err) {
@@ -178,8 +177,7 @@ static CnxrtStatus open_buffers(Trainer *t, CnxrtError *err) {
     return loader_open(&o, &t->loader, err);
 }
 
-// ---- checkpoints
-// ---------------------------------------------------------------------------------
+// ---- checkpoints --------------------------------------------------------------------------------
 
 static CnxrtStatus write_weights(const Trainer *t, const char *file, CnxrtError *err) {
     char path[4096], step[32];
@@ -226,8 +224,7 @@ static CnxrtStatus validate(Trainer *t, MetricsRow *row, bool *best, CnxrtError 
     return write_weights(t, "best.safetensors", err);
 }
 
-// ---- the loop
-// ------------------------------------------------------------------------------------
+// ---- the loop -----------------------------------------------------------------------------------
 
 static void tell(Trainer *t, const MetricsRow *row, bool validated, bool best) {
     int64_t epoch = (t->plan.images + t->plan.batch - 1) / t->plan.batch;

@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// ---- data
-// ----------------------------------------------------------------------------------------
+// ---- data ---------------------------------------------------------------------------------------
 
 static CnxrtStatus open_augment(Trainer *t, CnxrtError *err) {
     const CnxrtRecipe *r = &t->recipe;
@@ -135,8 +134,7 @@ CnxrtStatus trainer_open_data(Trainer *t, CnxrtError *err) {
     return status;
 }
 
-// ---- plan
-// ----------------------------------------------------------------------------------------
+// ---- plan ---------------------------------------------------------------------------------------
 
 int64_t trainer_image_bytes(const Trainer *t) {
     const Preprocess *p = &t->augment.base;

@@ -15,8 +15,7 @@ const CnxrtModel *training_model(const Training *t) { return t->model; }
 int training_threads(const Training *t) { return t->threads; }
 int64_t training_micro_batch(const Training *t) { return t->micro; }
 
-// ---- parameters
-// ----------------------------------------------------------------------------------
+// ---- parameters ---------------------------------------------------------------------------------
 
 int64_t training_param_count(const CnxrtParam *p) {
     int64_t n = 1;
@@ -37,8 +36,7 @@ int training_param_find(const Training *t, const char *name) {
 
 void *training_state(const Training *t, int slot) { return t->state[slot]; }
 
-// ---- opening
-// -------------------------------------------------------------------------------------
+// ---- opening ------------------------------------------------------------------------------------
 
 static CnxrtStatus options_check(const TrainingOptions *o, const char *list, CnxrtError *err) {
     if (o->threads < 0 || o->threads > 4096 || o->micro < 0 || o->batch < 0) {
@@ -167,8 +165,7 @@ void training_close(Training *t) {
     cnxrt_memory_give(t);
 }
 
-// ---- programs
-// ------------------------------------------------------------------------------------
+// ---- programs -----------------------------------------------------------------------------------
 
 static TrainingProgram *program_find(const Training *t, const char *name) {
     for (int i = 0; i < t->nprograms; i++)
@@ -254,8 +251,7 @@ CnxrtStatus training_update(Training *t, const float hyper[CNXRT_HYPERS], const 
     return CNXRT_OK;
 }
 
-// ---- gradients
-// -----------------------------------------------------------------------------------
+// ---- gradients ----------------------------------------------------------------------------------
 
 static void zero_task(void *user, int64_t thread, int64_t nthreads) {
     const Training *t = user;

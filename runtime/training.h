@@ -45,8 +45,7 @@ const CnxrtModel *training_model(const Training *t);
 int training_threads(const Training *t);
 int64_t training_micro_batch(const Training *t); // images the inputs and outputs have room for
 
-// ---- parameters
-// ----------------------------------------------------------------------------------
+// ---- parameters ---------------------------------------------------------------------------------
 int64_t training_param_count(const CnxrtParam *p); // elements
 // Values of parameter i (official layout) in a state blob, CNXRT_STATE_*; NULL where the slot was
 // not asked for.

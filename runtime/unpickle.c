@@ -142,8 +142,7 @@ Value *value_get(const Value *dict, const char *key) {
     return NULL;
 }
 
-// ---- tensors
-// -------------------------------------------------------------------------------------
+// ---- tensors ------------------------------------------------------------------------------------
 
 static const struct {
     const char *storage, *scalar; // class of a typed storage, name of the torch.dtype
@@ -287,8 +286,7 @@ static Value *apply(Unpickler *u, const Value *f, const Value *args, int depth) 
     return make_opaque(u, f);
 }
 
-// ---- opcodes
-// -------------------------------------------------------------------------------------
+// ---- opcodes ------------------------------------------------------------------------------------
 
 // n bytes at the cursor, NULL after fail.
 static const unsigned char *take(Unpickler *u, uint64_t n) {

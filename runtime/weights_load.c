@@ -69,8 +69,7 @@ CnxrtStatus kernel_read(const CnxrtWeights *w, int tensor, const int64_t *dims, 
     return status;
 }
 
-// ---- matching
-// ------------------------------------------------------------------------------------
+// ---- matching -----------------------------------------------------------------------------------
 
 typedef struct {
     const char *name;

@@ -164,8 +164,7 @@ CnxrtStatus safetensors_parse(CnxrtWeights *w, CnxrtError *err) {
     return status;
 }
 
-// ---- writing
-// -------------------------------------------------------------------------------------
+// ---- writing ------------------------------------------------------------------------------------
 
 static int pointer_compare(const void *a, const void *b) {
     return strcmp((*(const CnxrtTensor *const *)a)->name, (*(const CnxrtTensor *const *)b)->name);

@@ -15,8 +15,7 @@
 #define INFLATE_RATIO 1040        // deflate cannot do better than 1032
 #define OVERLAP_LIMIT (1 << 24)   // elements of a view that is larger than its storage
 
-// ---- from values to tensors
-// ----------------------------------------------------------------------
+// ---- from values to tensors ---------------------------------------------------------------------
 
 typedef struct Storages Storages;
 struct Storages {
@@ -136,8 +135,7 @@ static CnxrtStatus add_state(Storages *s, const char *format, const Value *top, 
     return CNXRT_OK;
 }
 
-// ---- zip
-// -----------------------------------------------------------------------------------------
+// ---- zip ----------------------------------------------------------------------------------------
 
 bool torch_zip_detect(const unsigned char *bytes, size_t size) {
     return size >= 4 && memcmp(bytes, "PK\x03\x04", 4) == 0;
@@ -391,8 +389,7 @@ CnxrtStatus torch_zip_parse(CnxrtWeights *w, CnxrtError *err) {
 }
 #endif
 
-// ---- the stream of older versions
-// ----------------------------------------------------------------
+// ---- the stream of older versions ---------------------------------------------------------------
 
 typedef struct {
     const char *key;

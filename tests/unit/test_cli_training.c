@@ -66,8 +66,7 @@ static void refused(int status, const char *line, const char *part) {
     says(part);
 }
 
-// ---- files
-// ---------------------------------------------------------------------------------------
+// ---- files --------------------------------------------------------------------------------------
 
 static void put_npy(const char *path, const char *descr, int rank, int64_t rows, int64_t columns,
                     const void *data, size_t bytes) {
@@ -133,8 +132,7 @@ static void tensor_read(const char *file, const char *name, float *dst) {
     cnxrt_weights_close(w);
 }
 
-// ---- grad
-// ----------------------------------------------------------------------------------------
+// ---- grad ---------------------------------------------------------------------------------------
 
 // Loss and gradient of the head by their formulas.
 static double head_by_hand(double *grad_w, double *grad_b) {
@@ -243,8 +241,7 @@ static void grad_refuses(void **state) {
     says("is outside 0 .. 1");
 }
 
-// ---- pictures
-// ------------------------------------------------------------------------------------
+// ---- pictures -----------------------------------------------------------------------------------
 
 // Class folders a, b, c: bright left, bright top, dark; val/ like train/.
 static void put_pictures(void) {
@@ -333,8 +330,7 @@ static void reconstructs_by_seed(void **state) {
     image_free(&c);
 }
 
-// ---- features
-// ------------------------------------------------------------------------------------
+// ---- features -----------------------------------------------------------------------------------
 
 static void pooled(const CnxrtFrame *f, int64_t thread, int64_t nthreads) {
     (void)nthreads;
@@ -377,8 +373,7 @@ static void probes(void **state) {
     says("note: an encoder without classifier");
 }
 
-// ---- bench
-// ---------------------------------------------------------------------------------------
+// ---- bench --------------------------------------------------------------------------------------
 
 static void benches_steps(void **state) {
     (void)state;

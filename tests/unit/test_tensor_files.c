@@ -4,8 +4,7 @@
 #include "runtime/unpickle.h"
 #include <sys/stat.h>
 
-// ---- safetensors
-// ---------------------------------------------------------------------------------
+// ---- safetensors --------------------------------------------------------------------------------
 
 static CnxrtStatus open_text(const char *header, size_t data, CnxrtWeights **w, CnxrtError *err,
                              unsigned char *buf) {
@@ -132,8 +131,7 @@ static void cannot_write(void **state) {
     cnxrt_error_free(&err);
 }
 
-// ---- PyTorch
-// -------------------------------------------------------------------------------------
+// ---- PyTorch ------------------------------------------------------------------------------------
 
 static float *read_named(const CnxrtWeights *w, const char *name, int rank, const int64_t *dims) {
     int i = weights_find(w, name);
@@ -268,8 +266,7 @@ static void truncated(void **state) {
     }
 }
 
-// ---- pickles
-// -------------------------------------------------------------------------------------
+// ---- pickles ------------------------------------------------------------------------------------
 
 static Value *unpickle(Unpickler *u, const char *bytes, size_t n, CnxrtError *err) {
     unpickle_begin(u, "p", (const unsigned char *)bytes, n, err);

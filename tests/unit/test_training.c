@@ -40,8 +40,7 @@ static Training *open_training(const CnxrtModel *m, const char *programs, int th
     return t;
 }
 
-// ---- engine
-// --------------------------------------------------------------------------------------
+// ---- engine -------------------------------------------------------------------------------------
 
 static void initial_values(void **state) {
     (void)state;
@@ -166,8 +165,7 @@ static void micro_choice(void **state) {
     assert_int_equal(training_micro(&o, INT64_MAX), 5);
 }
 
-// ---- plan
-// ----------------------------------------------------------------------------------------
+// ---- plan ---------------------------------------------------------------------------------------
 
 static const PlanAsked nothing = {0, 0, NAN, NAN, NAN, NAN};
 
@@ -252,8 +250,7 @@ static void masks(void **state) {
     assert_memory_not_equal(cells, other, sizeof cells);
 }
 
-// ---- files
-// ---------------------------------------------------------------------------------------
+// ---- files --------------------------------------------------------------------------------------
 
 static const char *in_folder(const char *name) {
     static char path[2][256];
