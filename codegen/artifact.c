@@ -27,6 +27,15 @@ static void print_sizes(const CodegenOptions *o, Arena *a, const char *object) {
                 (double)sizes.v[i].bytes / 1000, sizes.v[i].functions);
 }
 
+// Kernels whose tile was made smaller.
+static void print_fits(const CodegenOptions *o, Unit *u) {
+    for (int i = 0; o->time && i < u->kernels.n; i++) {
+        const char *now = spec_print(u->arena, u->kernels.v[i].spec);
+        if (strcmp(now, u->kernels.v[i].key) == 0) continue;
+        fprintf(stderr, "%16s %s\n%16s %s\n", "spilled", u->kernels.v[i].key, "now", now);
+    }
+}
+
 // ---- names -------------------------------------------------------------------------------------
 // The n characters of a path's base name without "lib" and extension: "out/libatto-224.so" ->
 // "atto-224".
@@ -119,10 +128,7 @@ static Unit *unit_version(Arena *a, const char *name, const CodegenModel *const 
 }
 
 static bool unit_text(Unit *u, EmitKind emit, Str *out) {
-    if (emit == EMIT_ASM) {
-        LLVMSetTargetMachineAsmVerbosity(u->machine, 1);
-        return machine_emit_text(u->machine, u->mod, out, u->diag);
-    }
+    if (emit == EMIT_ASM) return unit_emit_text(u, out);
     char *text = LLVMPrintModuleToString(u->mod);
     str_add(out, text);
     LLVMDisposeMessage(text);
@@ -157,8 +163,9 @@ static bool artifact_object(Artifact *f, const CodegenModel *const *models, int 
     char *object = arena_printf(f->arena, "%s/%s_%d.o", f->dir, f->name, i);
     vec_push(f->arena, &f->objects, object);
     double start = cnxrt_seconds();
-    bool ok = machine_emit_file(u->machine, u->mod, object, LLVMObjectFile, f->diag);
+    bool ok = unit_emit_object(u, object);
     print_phase(f->opt, u, "LLVM", cnxrt_seconds() - start);
+    print_fits(f->opt, u);
     if (ok) print_sizes(f->opt, f->arena, object);
     unit_free(u);
     return ok;

@@ -94,8 +94,9 @@ const char *codegen_kernel_asm(Arena *a, const Target *t, const KernelSpec *spec
 // Vector registers spilled and reloaded in the functions of a listing whose names start with
 // `prefix` ("": all).
 int codegen_spills(const char *assembly, const char *prefix);
-// Those of one kernel's listing that its loops repeat: in loops, and anywhere in the functions
-// these call (KERNEL_0.WHAT).
+// Those in loops; hot: also those anywhere in the functions loops of one kernel's listing call
+// (KERNEL_0.WHAT).
+int codegen_loop_spills(const char *assembly);
 int codegen_hot_spills(const char *assembly);
 
 #endif

@@ -27,14 +27,8 @@ static const char *take_message(Arena *a, LLVMErrorRef error) {
 void *unit_load(Unit *u, const char *symbol, const char **why) {
     unit_close_externs(u);
     unit_verify(u);
-    char *message = NULL;
-    LLVMMemoryBufferRef object = NULL;
-    if (LLVMTargetMachineEmitToMemoryBuffer(u->machine, u->mod, LLVMObjectFile, &message,
-                                            &object)) {
-        *why = arena_strdup(u->arena, message);
-        LLVMDisposeMessage(message);
-        return NULL;
-    }
+    LLVMMemoryBufferRef object = unit_emit(u, LLVMObjectFile, why);
+    if (!object) return NULL;
     LLVMOrcLLJITRef jit = NULL;
     LLVMOrcExecutorAddress at = 0;
     LLVMErrorRef error = LLVMOrcCreateLLJIT(&jit, NULL);
@@ -68,7 +62,7 @@ const char *codegen_program_object(Arena *a, const Schedule *s, const char *path
     LLVMSetLinkage(emit_program(u, s), LLVMExternalLinkage);
     unit_close_externs(u);
     unit_verify(u);
-    bool ok = machine_emit_file(u->machine, u->mod, path, LLVMObjectFile, d);
+    bool ok = unit_emit_object(u, path);
     unit_free(u);
     return ok ? arena_printf(a, "%s_run", s->name) : NULL;
 }

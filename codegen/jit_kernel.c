@@ -35,7 +35,7 @@ const char *codegen_kernel_object(Arena *a, const Target *t, const KernelSpec *s
     const char *symbol = NULL;
     Unit *u = kernel_unit(a, t, spec, &symbol, why);
     if (!u) return NULL;
-    bool ok = machine_emit_file(u->machine, u->mod, path, LLVMObjectFile, u->diag);
+    bool ok = unit_emit_object(u, path);
     unit_free(u);
     if (!ok) *why = "LLVM could not write the object";
     return ok ? symbol : NULL;
@@ -60,8 +60,7 @@ const char *codegen_kernel_asm(Arena *a, const Target *t, const KernelSpec *spec
     if (!u) return NULL;
     Str text = {.arena = a};
     unit_verify(u);
-    LLVMSetTargetMachineAsmVerbosity(u->machine, 1);
-    bool ok = machine_emit_text(u->machine, u->mod, &text, u->diag);
+    bool ok = unit_emit_text(u, &text);
     unit_free(u);
     if (!ok) *why = "LLVM could not print assembly";
     return ok ? str_cstr(&text) : NULL;
@@ -109,13 +108,13 @@ int codegen_spills(const char *assembly, const char *prefix) {
 }
 
 // LLVM's comments say at the start of a block whether it lies in a loop, on several lines.
-int codegen_hot_spills(const char *assembly) {
+static int repeated_spills(const char *assembly, bool in_called) {
     bool called = false, loop = false;
     int count = 0;
     for (const char *line = assembly; *line;) {
         size_t length = strcspn(line, "\n");
         bool function = is_function(line, length);
-        if (function) called = memchr(line, '.', strcspn(line, ":")) != NULL;
+        if (function) called = in_called && memchr(line, '.', strcspn(line, ":"));
         if (function || contains(line, length, "%bb.") || strncmp(line, ".LBB", 4) == 0)
             loop = false;
         loop = loop || contains(line, length, "Loop Header: Depth=") ||
@@ -125,3 +124,7 @@ int codegen_hot_spills(const char *assembly) {
     }
     return count;
 }
+
+int codegen_loop_spills(const char *assembly) { return repeated_spills(assembly, false); }
+
+int codegen_hot_spills(const char *assembly) { return repeated_spills(assembly, true); }

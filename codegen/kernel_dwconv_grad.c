@@ -1,13 +1,13 @@
 // Depthwise convolution backward, channels-last: the gradient of the taps, and that of the input
 // where the stride is not 1 (else it is dwconv with the kernel turned).
 //
-// dw, stride 1: dW[ky,kx] = sum over output pixels of dY[oy,ox] X[oy+ky,ox+kx], for two ky at a
-// time where registers allow, for one where only that lies inside the image. Along an output row
-// the kw vectors of dY that meet an input column stay in registers, a window that rotates without
-// moves since columns come kw at a time; each input column is loaded once per ky and feeds kw sums.
-// The ends of the row are separate code without the pairs that lie outside. Sums go to memory after
-// `mr` output rows, so that these stay near for all ky; the next ones are fetched meanwhile.
-// Other strides and very wide kernels take a plain loop per tap.
+// dw, stride 1: dW[ky,kx] = sum over output pixels of dY[oy,ox] X[oy+ky,ox+kx], for `tile` sums at
+// a time: all kx of two ky, of one where only that lies inside the image, or a run of kx. Along an
+// output row the vectors of dY that an input column meets there stay in registers, a window that
+// rotates without moves since columns come as many at a time; each input column is loaded once per
+// ky and feeds a sum for each of them. The ends of the row are separate code without the pairs that
+// lie outside. Sums go to memory after `mr` output rows, so that these stay near for all ky; the
+// next ones are fetched meanwhile. Other strides take a plain loop per tap.
 #include "kernel.h"
 
 typedef struct {
@@ -21,6 +21,7 @@ enum { MAX_ROWS = 2, MAX_WINDOW = 16 };
 typedef struct {
     Grad g;
     int rows;      // of the kernel at once
+    int64_t taps;  // of one of them
     int64_t block; // output rows
     bool near;     // x and dy of one vector of channels are copied side by side first
     Val near_x, near_dy;
@@ -35,13 +36,15 @@ typedef struct {
     int64_t pixel;
 } GradVector;
 
-// One output row against the input rows that lie under it for rows ky.. of the kernel.
+// One output row against the input rows that lie under it for rows ky.. of the kernel, for its taps
+// [kx,kx+taps).
 typedef struct {
     const GradVector *v;
+    int64_t kx, taps;
     int rows, sets;      // with one row, columns take turns with two sets of sums: none waits
     Val x[MAX_ROWS], dy; // column 0 of the rows
     Val x_next, dy_next; // what is fetched for the next block, NULL: nothing
-    Val *sums, *window;  // dY of output column o is window[o % kw]; sums[set * kw + kx]
+    Val *sums, *window;  // dY of output column o is window[o % taps]; sums[set * taps + tap]
 } GradRow;
 
 // Input column `ix` against the outputs it meets, the last of which enters the window. inner: none
@@ -49,24 +52,24 @@ typedef struct {
 static void grad_column(Emit *e, GradRow *r, int64_t ix, bool inner) {
     const GradVector *v = r->v;
     const Window *w = &v->d->g.win;
-    int64_t enters = ix + w->pw;
-    if (inner || enters < w->wo)
-        r->window[enters % w->kw] = vec_load(e, emit_at_c(e, r->dy, enters * v->pixel), v->piece);
+    int64_t enters = ix + w->pw - r->kx;
+    if (inner || (enters >= 0 && enters < w->wo))
+        r->window[enters % r->taps] = vec_load(e, emit_at_c(e, r->dy, enters * v->pixel), v->piece);
     for (int j = 0; j < r->rows; j++) {
         Val xv = vec_load(e, emit_at_c(e, r->x[j], ix * v->pixel), v->piece);
-        Val *sums = r->sums + (r->rows > 1 ? j : ix % r->sets) * w->kw;
-        for (int64_t kx = 0; kx < w->kw; kx++) {
-            int64_t ox = enters - kx;
+        Val *sums = r->sums + (r->rows > 1 ? j : ix % r->sets) * r->taps;
+        for (int64_t tap = 0; tap < r->taps; tap++) {
+            int64_t ox = enters - tap;
             if (!inner && (ox < 0 || ox >= w->wo)) continue;
-            sums[kx] = emit_fma(e, xv, r->window[ox % w->kw], sums[kx]);
+            sums[tap] = emit_fma(e, xv, r->window[ox % r->taps], sums[tap]);
         }
     }
 }
 
-// Chunks of kw columns in a loop, from column ix on.
+// Chunks of `taps` columns in a loop, from column ix on.
 static void grad_chunks(Emit *e, const GradRow *r, int64_t ix, int64_t chunks, Val *carry, int n) {
     const GradVector *v = r->v;
-    int64_t kw = v->d->g.win.kw, step = kw * v->pixel;
+    int64_t step = r->taps * v->pixel;
     Loop l;
     Val at = loop_begin(e, &l, emit_i64(e, 0), emit_i64(e, chunks * step), step, carry, n);
     GradRow here = *r;
@@ -77,35 +80,37 @@ static void grad_chunks(Emit *e, const GradRow *r, int64_t ix, int64_t chunks, V
         emit_prefetch(e, emit_at_c(e, emit_at(e, r->x_next, at), j * v->pixel), false, 2);
         emit_prefetch(e, emit_at_c(e, emit_at(e, r->dy_next, at), j * v->pixel), false, 2);
     }
-    for (int64_t i = 0; i < kw; i++) grad_column(e, &here, ix + i, true);
+    for (int64_t i = 0; i < r->taps; i++) grad_column(e, &here, ix + i, true);
     loop_end(e, &l);
 }
 
-// Chunks of kw columns of which nothing lies outside, from column `left` on.
-static int64_t whole_chunks(const Window *w, int64_t left) {
-    int64_t inner = (w->wo < w->w + w->pw ? w->wo : w->w + w->pw) - w->pw - left;
-    int64_t chunks = inner > 0 ? inner / w->kw : 0;
+// Chunks of columns of which nothing lies outside, from column `left` on.
+static int64_t whole_chunks(const GradRow *r, int64_t left) {
+    const Window *w = &r->v->d->g.win;
+    int64_t end = w->wo - w->pw + r->kx;
+    int64_t inner = (end < w->w ? end : w->w) - left;
+    int64_t chunks = inner > 0 ? inner / r->taps : 0;
     return chunks < 2 ? 0 : chunks;
 }
 
-// A whole output row: left end, chunks of kw columns in a loop, right end.
+// A whole output row: left end, chunks of columns in a loop, right end.
 static void grad_row(Emit *e, GradRow *r) {
     const GradVector *v = r->v;
     const Window *w = &v->d->g.win;
     Val carry[MAX_CARRY], *sums = r->sums;
-    int nsums = r->sets * (int)w->kw;
+    int nsums = r->sets * (int)r->taps;
     memcpy(carry, sums, sizeof *carry * (size_t)nsums);
     r->sums = carry;
     r->window = carry + nsums;
-    for (int64_t i = 0; i < w->kw; i++) r->window[i] = vec_const(e, v->piece.width, 0);
-    int64_t first = w->pw - w->kw + 1 > 0 ? w->pw - w->kw + 1 : 0;
-    for (int64_t ox = first; ox < w->pw && ox < w->wo; ox++)
-        r->window[ox % w->kw] = vec_load(e, emit_at_c(e, r->dy, ox * v->pixel), v->piece);
-    int64_t left = w->kw - 1 - w->pw > 0 ? w->kw - 1 - w->pw : 0, ix = 0;
-    int64_t chunks = whole_chunks(w, left);
+    for (int64_t i = 0; i < r->taps; i++) r->window[i] = vec_const(e, v->piece.width, 0);
+    int64_t enters = w->pw - r->kx, first = enters - r->taps + 1;
+    for (int64_t ox = first > 0 ? first : 0; ox < enters && ox < w->wo; ox++)
+        r->window[ox % r->taps] = vec_load(e, emit_at_c(e, r->dy, ox * v->pixel), v->piece);
+    int64_t left = first < 0 ? -first : 0, ix = 0;
+    int64_t chunks = whole_chunks(r, left);
     for (; chunks && ix < left; ix++) grad_column(e, r, ix, false);
-    if (chunks) grad_chunks(e, r, ix, chunks, carry, nsums + (int)w->kw);
-    for (ix += chunks * w->kw; ix < w->w; ix++) grad_column(e, r, ix, false);
+    if (chunks) grad_chunks(e, r, ix, chunks, carry, nsums + (int)r->taps);
+    for (ix += chunks * r->taps; ix < w->w; ix++) grad_column(e, r, ix, false);
     r->sums = sums;
     memcpy(sums, carry, sizeof *carry * (size_t)nsums);
 }
@@ -123,14 +128,15 @@ static void fetch_next(Emit *e, GradRow *r, Val oy, Val column) {
     r->dy_next = emit_at(e, emit_at_c(e, v->dy, block * row), at);
 }
 
-// Rows ky..ky+rows-1 of the kernel over output rows [lo,hi), whose input rows lie inside the image:
-// added to out.
-static void kernel_rows(Emit *e, const GradVector *v, Val ky, int rows, Val lo, Val hi) {
+// Taps [kx,kx+taps) of rows ky..ky+rows-1 of the kernel over output rows [lo,hi), whose input rows
+// lie inside the image: added to out.
+static void kernel_taps(Emit *e, const GradVector *v, Val ky, int rows, int64_t kx, int64_t taps,
+                        Val lo, Val hi) {
     const GradWindow *d = v->d;
     const Window *w = &d->g.win;
     Val sums[MAX_ROWS * MAX_WINDOW];
-    GradRow r = {.v = v, .rows = rows, .sets = d->rows, .sums = sums};
-    int nsums = r.sets * (int)w->kw;
+    GradRow r = {.v = v, .kx = kx, .taps = taps, .rows = rows, .sets = d->rows, .sums = sums};
+    int nsums = r.sets * (int)taps;
     for (int i = 0; i < nsums; i++) sums[i] = vec_const(e, v->piece.width, 0);
     Loop l;
     Val oy = loop_begin(e, &l, lo, hi, 1, sums, nsums);
@@ -140,16 +146,23 @@ static void kernel_rows(Emit *e, const GradVector *v, Val ky, int rows, Val lo, 
         Val at = emit_imul(e, emit_iadd(e, iy, emit_i64(e, j)), w->w * v->pixel);
         r.x[j] = emit_opaque(e, emit_at(e, v->x, at));
     }
-    if (!d->near) fetch_next(e, &r, oy, ky);
+    if (!d->near && kx == 0) fetch_next(e, &r, oy, ky);
     grad_row(e, &r);
     loop_end(e, &l);
-    Val taps = emit_at(e, v->out, emit_imul(e, ky, w->kw * w->c));
+    Val out = emit_at(e, v->out, emit_imul(e, ky, w->kw * w->c));
     for (int i = 0; i < nsums; i++) {
-        if (rows < r.sets && i >= w->kw) break;
-        Val at = emit_at_c(e, taps, i * w->c), sum = sums[i];
-        if (rows < r.sets) sum = emit_fadd(e, sum, sums[w->kw + i]);
+        if (rows < r.sets && i >= taps) break;
+        Val at = emit_at_c(e, out, (kx + i) * w->c), sum = sums[i];
+        if (rows < r.sets) sum = emit_fadd(e, sum, sums[taps + i]);
         vec_store(e, emit_fadd(e, vec_load(e, at, v->tap), sum), at, v->tap);
     }
+}
+
+// All taps of these rows.
+static void kernel_rows(Emit *e, const GradVector *v, Val ky, int rows, Val lo, Val hi) {
+    int64_t kw = v->d->g.win.kw, step = v->d->taps;
+    for (int64_t kx = 0; kx < kw; kx += step)
+        kernel_taps(e, v, ky, rows, kx, step < kw - kx ? step : kw - kx, lo, hi);
 }
 
 // Output rows [lo,hi) of the block whose input row under kernel row ky lies inside the image.
@@ -299,10 +312,11 @@ void emit_dwconv_dw(Emit *e, const KernelSpec *spec, const char *symbol) {
     g->x = emit_ptr(e, k.ops, 1);
     g->out = emit_ptr(e, k.ops, 2);
     const Window *w = &g->win;
-    // The sums, the window and a column.
-    int registers = e->target->registers, kw = (int)w->kw;
-    d.rows = 3 * kw + 3 <= registers ? 2 : 2 * kw + 2 <= registers ? 1 : 0;
-    if (w->sh != 1 || w->sw != 1 || kw > MAX_WINDOW || !d.rows)
+    int64_t tile = spec_int(spec, A_tile) > 0 ? spec_int(spec, A_tile) : 1;
+    int64_t widest = w->kw < MAX_WINDOW ? w->kw : MAX_WINDOW;
+    d.taps = tile < widest ? tile : widest;
+    d.rows = d.taps == w->kw && tile >= 2 * w->kw ? 2 : 1;
+    if (w->sh != 1 || w->sw != 1)
         emit_columns(e, w->c, k.c0, k.c1, 1, plain_column, g, NULL, 0);
     else
         window_blocks(e, &d, k.c0, k.c1);

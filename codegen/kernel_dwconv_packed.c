@@ -11,8 +11,8 @@
 //
 // dw: per block of `mr` sub-blocks the pairs that exist are first listed, offset by offset; then,
 // for each group of vectors and each offset, the up to nine taps that join the two sub-blocks are
-// summed in registers over the list. Sums go to memory once per list. The next block is fetched
-// meanwhile.
+// summed in registers over the list; where these are few, for half the positions of dy after the
+// other. Sums go to memory once per list. The next block is fetched meanwhile.
 #include "../ir/packed.h"
 #include "kernel.h"
 
@@ -262,15 +262,16 @@ typedef struct {
     int of[MAX_SUB][MAX_SUB]; // [to][from]: its sum or -1
 } TapSums;
 
-static TapSums tap_sums(const Packed *p, int64_t v) {
+// For positions [first,end) of dy.
+static TapSums tap_sums(const Packed *p, int64_t v, int64_t first, int64_t end) {
     TapSums t = {0};
     int64_t pairs = 0;
     int used[MAX_SUMS] = {0};
-    for (int64_t i = 0; i < p->area * p->area; i++)
+    memset(t.of, -1, sizeof t.of);
+    for (int64_t i = first * p->area; i < end * p->area; i++)
         pairs += joining_tap(p, v, i / p->area, i % p->area) >= 0;
-    for (int64_t i = 0; i < p->area * p->area; i++) {
+    for (int64_t i = first * p->area; i < end * p->area; i++) {
         int64_t to = i / p->area, from = i % p->area, tap = joining_tap(p, v, to, from);
-        t.of[to][from] = -1;
         if (tap < 0) continue;
         int most = pairs > FEW_PAIRS ? 2 : 1, k = 0;
         while (k < t.n && (t.tap[k] != tap || used[k] == most)) k++;
@@ -341,6 +342,12 @@ static void offset_list(Emit *e, const PairLists *d, Val v, const TapSums *t, co
     }
 }
 
+// Positions of dy whose sums stay in registers beside them, a column of x, the next one and, where
+// there is no FMA, a product.
+static int64_t positions_at_once(const Target *t, const Packed *p) {
+    return MAX_SUMS + p->area + 2 + !t->fma <= t->registers ? p->area : p->area / 2;
+}
+
 static void dw_group(Emit *e, void *ctx, Val col, const Vectors *g) {
     const PairLists *d = ctx;
     const Packed *p = &d->p;
@@ -355,12 +362,14 @@ static void dw_group(Emit *e, void *ctx, Val col, const Vectors *g) {
         return;
     }
     Val out = emit_opaque(e, emit_at(e, p->out, col));
-    for (int64_t v = 0; v < p->nv; v++) {
-        TapSums t = tap_sums(p, v);
-        for (int i = 0; i < t.n; i++) taps[i] = emit_at_c(e, out, t.tap[i] * p->n);
+    int64_t step = positions_at_once(e->target, p);
+    for (int64_t i = 0; i < p->nv * p->area; i += step) {
+        int64_t v = i / p->area, first = i % p->area;
+        TapSums t = tap_sums(p, v, first, first + step);
+        for (int k = 0; k < t.n; k++) taps[k] = emit_at_c(e, out, t.tap[k] * p->n);
         // The offsets in the middle have the longest lists.
         int64_t fetched = v - (p->nv - p->area) / 2;
-        if (fetched >= p->area) fetched = -1;
+        if (fetched >= p->area || first > 0) fetched = -1;
         if (t.n) offset_list(e, d, emit_i64(e, v), &t, taps, col, g, fetched);
     }
 }

@@ -66,7 +66,7 @@ LLVMValueRef unit_kernel(Unit *u, const KernelSpec *spec) {
         arena_printf(u->arena, "%s_%d", kernel_info[spec->kind].name, u->kernels.n);
     LLVMValueRef fn = emit_kernel(&u->emit, spec, symbol);
     LLVMSetLinkage(fn, LLVMInternalLinkage);
-    vec_push(u->arena, &u->kernels, ((Shared){key, fn}));
+    vec_push(u->arena, &u->kernels, ((Shared){key, symbol, spec, fn}));
     u->kernel_seconds += cnxrt_seconds() - start;
     return fn;
 }
@@ -88,10 +88,11 @@ static void unit_types(Unit *u) {
 
 Unit *unit_new(Arena *a, const char *name, const Target *t, int opt_level, Diag *d) {
     Unit *u = NEW(a, Unit);
-    *u = (Unit){.arena = a, .diag = d, .target = t, .name = name};
+    *u = (Unit){.arena = a, .diag = d, .target = t, .name = name, .opt_level = opt_level};
     u->machine = machine_new(t, opt_level, d);
     if (!u->machine) return NULL;
     u->ctx = LLVMContextCreate();
+    unit_watch_frames(u);
     u->mod = LLVMModuleCreateWithNameInContext(name, u->ctx);
     u->b = LLVMCreateBuilderInContext(u->ctx);
     LLVMSetTarget(u->mod, t->triple);

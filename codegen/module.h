@@ -7,9 +7,10 @@
 #include <llvm-c/Core.h>
 #include <llvm-c/TargetMachine.h>
 
-// A function shared by content: its text and the function.
+// A kernel shared by content: the text of its spec, the function and its name.
 typedef struct {
-    const char *key;
+    const char *key, *symbol;
+    const KernelSpec *spec; // with a smaller tile than `key` says where that did not fit (fit.c)
     LLVMValueRef fn;
 } Shared;
 
@@ -30,6 +31,7 @@ typedef struct {
     LLVMModuleRef mod;
     LLVMBuilderRef b;
     LLVMTargetMachineRef machine;
+    int opt_level;
     LLVMTypeRef ptr, i8, i32, i64, f32, f64, none;
     LLVMTypeRef frame;     // CnxrtFrame
     LLVMTypeRef kernel_fn; // void (ptr ops, i64 r0, i64 r1, i64 c0, i64 c1)
@@ -37,17 +39,23 @@ typedef struct {
     Emit emit;             // what kernels are emitted with, into the same module
     VEC(Shared) kernels;
     double kernel_seconds;
+    VEC(const char *) spilled;      // functions LLVM gave stack slots for vectors
     struct LLVMOrcOpaqueLLJIT *jit; // what unit_load linked the module into
 } Unit;
 
-// ---- object.c: the machine and what it emits --------------------------------------------------
+// ---- object.c ----------------------------------------------------------------------------------
 // NULL with an error on d when LLVM does not know the target.
 LLVMTargetMachineRef machine_new(const Target *t, int opt_level, Diag *d);
-bool machine_emit_file(LLVMTargetMachineRef m, LLVMModuleRef mod, const char *path,
-                       LLVMCodeGenFileType kind, Diag *d);
 // The functions of an object file by kind, largest first; nothing when it cannot be read.
 CodeSizes object_sizes(Arena *a, const char *path);
-bool machine_emit_text(LLVMTargetMachineRef m, LLVMModuleRef mod, Str *out, Diag *d);
+
+// ---- fit.c -------------------------------------------------------------------------------------
+// The module as LLVM makes it, after which u->mod is spent. Kernels whose loops spilled have
+// smaller tiles in it. NULL: *why.
+LLVMMemoryBufferRef unit_emit(Unit *u, LLVMCodeGenFileType kind, const char **why);
+bool unit_emit_object(Unit *u, const char *path); // false with an error on u->diag
+bool unit_emit_text(Unit *u, Str *out);           // assembly with LLVM's comments
+void unit_watch_frames(Unit *u);                  // once a unit has its context: fills u->spilled
 
 // ---- module.c ---------------------------------------------------------------------------------
 // A module for target t, with its machine; NULL with an error on d when LLVM lacks the target.

@@ -1,6 +1,5 @@
-// The TargetMachine of a row of the target table, and emission of a module through it: object and
-// assembly files, assembly text. Position-independent always, so that one object serves
-// executables and shared libraries.
+// The TargetMachine of a row of the target table, the host's row, and what an object holds.
+// Position-independent always, so that one object serves executables and shared libraries.
 #include "module.h"
 #include <llvm-c/Object.h>
 #include <llvm-c/Target.h>
@@ -130,15 +129,6 @@ LLVMTargetMachineRef machine_new(const Target *t, int opt_level, Diag *d) {
                                    LLVMCodeModelDefault);
 }
 
-bool machine_emit_file(LLVMTargetMachineRef m, LLVMModuleRef mod, const char *path,
-                       LLVMCodeGenFileType kind, Diag *d) {
-    char *why = NULL;
-    if (!LLVMTargetMachineEmitToFile(m, mod, path, kind, &why)) return true;
-    diag_error(d, (Loc){0}, "cannot write %s: %s", path, why ? why : "unknown error");
-    LLVMDisposeMessage(why);
-    return false;
-}
-
 // "gemm_12.8xnr" -> "gemm", "train_run" -> "run"
 static const char *kind_of_symbol(Arena *a, const char *symbol) {
     size_t n = strcspn(symbol, ".");
@@ -192,17 +182,4 @@ CodeSizes object_sizes(Arena *a, const char *path) {
     LLVMDisposeMemoryBuffer(buf);
     if (sizes.n) qsort(sizes.v, (size_t)sizes.n, sizeof *sizes.v, by_bytes);
     return sizes;
-}
-
-bool machine_emit_text(LLVMTargetMachineRef m, LLVMModuleRef mod, Str *out, Diag *d) {
-    char *why = NULL;
-    LLVMMemoryBufferRef buf = NULL;
-    if (LLVMTargetMachineEmitToMemoryBuffer(m, mod, LLVMAssemblyFile, &why, &buf)) {
-        diag_error(d, (Loc){0}, "cannot print assembly: %s", why ? why : "unknown error");
-        LLVMDisposeMessage(why);
-        return false;
-    }
-    str_addn(out, LLVMGetBufferStart(buf), LLVMGetBufferSize(buf));
-    LLVMDisposeMemoryBuffer(buf);
-    return true;
 }

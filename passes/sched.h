@@ -128,6 +128,7 @@ typedef struct {
 } DwPlan;
 DwPlan gemm_dw_plan(const Target *t, DType from, int64_t rows, bool batch, int64_t n, int64_t k);
 int64_t dwconv_tile(const Target *t, int64_t width, int64_t kw);
+int64_t dwconv_dw_tile(const Target *t, int64_t kw);
 // Vectors of channels a packed depthwise kernel takes at once for sub-blocks of this side.
 int64_t packed_vectors(const Target *t, int64_t side, bool dw);
 // Rows of a block of at most about `bytes` of cache, a multiple of `quantum`, preferring multiples

@@ -213,6 +213,13 @@ int64_t dwconv_tile(const Target *t, int64_t width, int64_t kw) {
     return (width + tiles - 1) / tiles;
 }
 
+// Sums, a window of dy as wide, a column of x and, where there is no FMA, a product.
+int64_t dwconv_dw_tile(const Target *t, int64_t kw) {
+    if (3 * kw + 3 <= t->registers) return 2 * kw; // two rows of taps share the window
+    int64_t most = (t->registers - 2 - !t->fma) / 2;
+    return kw <= most ? kw : ceil_div(kw, ceil_div(kw, most));
+}
+
 int64_t packed_vectors(const Target *t, int64_t side, bool dw) {
     if (side == 1) return t->registers >= 32 ? 8 : 4;
     if (t->packed_vectors && !dw) return t->packed_vectors;

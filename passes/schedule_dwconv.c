@@ -86,6 +86,7 @@ static void schedule_dwconv_dw(Sched *sc, const Node *n) {
     operand_add(&o, partial);
     window_spec(sc, &s, x, w.d[2].c, w.d[3].c, n);
     spec_set(&s, A_mr, tap_rows(sc->t, x, dy, w.d[2].c));
+    spec_set(&s, A_tile, dwconv_dw_tile(sc->t, w.d[3].c));
     Step *st =
         step_new(sc, n, batch ? OVER_IMAGE : OVER_ONCE, 1, 1, c, col_block(c, target_lanes(sc->t)));
     call_new(sc, st, K_DWCONV_DW, &s, &o, n, node_macs(sc->g, n));

@@ -202,7 +202,8 @@ static void case_map(Bench *b, Case *c, const char *what, int64_t h, int64_t w, 
     add_int(&c->spec, A_c, ch);
     add_attr(&c->spec, attr_ints2(b->arena, A_kernel, 7, 7));
     add_attr(&c->spec, attr_ints2(b->arena, A_pad, 3, 3));
-    add_int(&c->spec, dw ? A_mr : A_tile, tile);
+    if (dw) add_int(&c->spec, A_mr, tile);
+    add_int(&c->spec, A_tile, dw ? (b->target->registers < 32 ? 7 : 14) : tile);
     if (strcmp(what, "dx") == 0) add_int(&c->spec, A_turned, 1);
     c->rows = dw ? 1 : h * w;
     c->cols = ch;

@@ -388,12 +388,13 @@ static void test_spills(void **unused) {
         const Target *t = &target_table[i];
         if (!t->fma) continue; // a product takes a register
         int tile = (int)dwconv_tile(t, 56, 7), vectors = (int)packed_vectors(t, 2, false);
+        int taps = (int)dwconv_dw_tile(t, 7);
         int single = (int)packed_vectors(t, 1, false), pair = (int)packed_vectors(t, 2, true);
         const SpillCase cases[] = {
             {K_DWCONV, 56, 96, 0, tile, 0, true},
-            {K_DWCONV_DW, 56, 40, 4, 0, 0, false},
-            {K_DWCONV_DW, 14, 160, 14, 0, 0, false},
-            {K_DWCONV_DW, 7, 768, 7, 0, 0, false},
+            {K_DWCONV_DW, 56, 40, 4, taps, 0, false},
+            {K_DWCONV_DW, 14, 160, 14, taps, 0, false},
+            {K_DWCONV_DW, 7, 768, 7, taps, 0, false},
             {K_DWCONV_PACKED, 0, 40, 0, vectors, 2, false},
             {K_DWCONV_PACKED, 0, 192, 0, vectors, 2, true},
             {K_DWCONV_PACKED, 0, 80, 0, vectors, 2, false},

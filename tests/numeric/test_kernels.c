@@ -48,6 +48,9 @@ static void test_gemm(void **unused) {
             {3, 5, 2, mr, nr, 4, 1, 0, 3, 0, 5},
             {9, nr, 1, 1, nr, 4, 1, 0, 9, 0, nr},
             {5, nr, 5, mr, nr, 8, 1, 2, 2, 0, nr},
+            // More sums than registers: the compiler takes fewer rows.
+            {t->registers + 5, 2 * nr + 3, 13, t->registers / 2, nr, 4, 1, 0, t->registers + 5, 0,
+             2 * nr + 3},
         };
         for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++)
             gemm_check(t, &cases[c], &programs[c % NPROGRAMS]);
