@@ -111,6 +111,7 @@ static LLVMMemoryBufferRef emit_once(Unit *u, LLVMCodeGenFileType kind, const ch
     char *message = NULL;
     LLVMMemoryBufferRef out = NULL;
     u->spilled.n = 0;
+    if (u->no_red_zone) forbid_red_zone(u);
     if (!LLVMTargetMachineEmitToMemoryBuffer(u->machine, u->mod, kind, &message, &out)) return out;
     *why = arena_strdup(u->arena, message);
     LLVMDisposeMessage(message);
@@ -157,7 +158,7 @@ static const KernelSpec *fitting(const Unit *u, const KernelSpec *spec) {
 // ---- once more ---------------------------------------------------------------------------------
 // The kernel anew, in the place of the old one, which is left without a name and a use.
 static void kernel_replace(Unit *u, Shared *k, const KernelSpec *spec) {
-    LLVMValueRef old = LLVMGetNamedFunction(u->mod, k->symbol);
+    LLVMValueRef old = k->fn;
     for (LLVMValueRef f = LLVMGetFirstFunction(u->mod); f; f = LLVMGetNextFunction(f)) {
         size_t n;
         if (is_part(LLVMGetValueName2(f, &n), k->symbol)) LLVMSetValueName2(f, "", 0);
@@ -198,6 +199,8 @@ static bool unit_fit(Unit *u, LLVMModuleRef untouched) {
     if (!fits.n) return false;
     LLVMDisposeModule(u->mod);
     u->mod = u->emit.mod = untouched;
+    for (int i = 0; i < u->kernels.n; i++)
+        u->kernels.v[i].fn = LLVMGetNamedFunction(untouched, u->kernels.v[i].symbol);
     for (int i = 0; i < fits.n; i++)
         kernel_replace(u, &u->kernels.v[fits.v[i].kernel], fits.v[i].spec);
     delete_unused(u->mod);

@@ -39,6 +39,7 @@ typedef struct {
     Emit emit;             // what kernels are emitted with, into the same module
     VEC(Shared) kernels;
     double kernel_seconds;
+    bool no_red_zone;               // in any function
     VEC(const char *) spilled;      // functions LLVM gave stack slots for vectors
     struct LLVMOrcOpaqueLLJIT *jit; // what unit_load linked the module into
 } Unit;
@@ -94,6 +95,9 @@ void emit_wrappers(Unit *u, LLVMValueRef versions, const CodegenModel *m);
 // ---- freestanding.c ----------------------------------------------------------------------------
 // NAME_infer, NAME_embed and NAME_features of an object that needs no other code.
 void emit_freestanding(Unit *u, const CodegenModel *m);
+// For all functions there are: interrupt handlers of firmware and kernels use the stack right below
+// the pointer.
+void forbid_red_zone(Unit *u);
 typedef struct {
     int64_t bytes, per_image; // for one image; for every further one
 } FreestandingMemory;
