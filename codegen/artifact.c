@@ -98,30 +98,39 @@ static LLVMValueRef emit_versions(Unit *u, const CodegenModel *const *models, in
     return g;
 }
 
-// Everything of version i into u->mod; the first module has the entry points of an artifact of kind
-// `emit`, too.
-static void unit_fill(Unit *u, const CodegenModel *const *models, int n, int i, EmitKind emit) {
-    LLVMValueRef m = emit_model(u, models[i], version_symbol(u->arena, u->name, u->target));
-    LLVMSetVisibility(m, LLVMHiddenVisibility);
-    if (i == 0) {
-        LLVMValueRef versions = emit_versions(u, models, n);
-        if (emit == EMIT_SHARED || emit == EMIT_STATIC || emit == EMIT_OBJ)
-            emit_wrappers(u, versions, models[0]);
-        else
-            emit_main(u, versions);
+// Version i of n.
+typedef struct {
+    const CodegenModel *const *models;
+    int n, i;
+    const CodegenOptions *opt;
+} Version;
+
+// The first module has the entry points of the artifact, too.
+static void fill_version(Unit *u, const void *content) {
+    const Version *v = content;
+    EmitKind emit = v->opt->emit;
+    if (v->opt->freestanding) {
+        emit_freestanding(u, v->models[v->i]);
+        return;
     }
+    LLVMValueRef m = emit_model(u, v->models[v->i], version_symbol(u->arena, u->name, u->target));
+    LLVMSetVisibility(m, LLVMHiddenVisibility);
+    if (v->i > 0) return;
+    LLVMValueRef versions = emit_versions(u, v->models, v->n);
+    if (emit == EMIT_SHARED || emit == EMIT_STATIC || emit == EMIT_OBJ)
+        emit_wrappers(u, versions, v->models[0]);
+    else
+        emit_main(u, versions);
 }
 
-static Unit *unit_version(Arena *a, const char *name, const CodegenModel *const *models, int n,
-                          int i, const CodegenOptions *opt, Diag *d) {
-    Unit *u = unit_new(a, name, model_target(models[i]), opt->opt_level, d);
+static Unit *unit_version(Arena *a, const char *name, Version version, Diag *d) {
+    const CodegenOptions *opt = version.opt;
+    Unit *u = unit_new(a, name, model_target(version.models[version.i]), opt->opt_level, d);
     if (!u) return NULL;
+    Version *content = NEW(a, Version);
+    *content = version;
     double start = cnxrt_seconds();
-    if (opt->freestanding)
-        emit_freestanding(u, models[i]);
-    else
-        unit_fill(u, models, n, i, opt->emit);
-    unit_verify(u);
+    unit_fill(u, fill_version, content);
     print_phase(opt, u, "kernels", u->kernel_seconds);
     print_phase(opt, u, "driver", cnxrt_seconds() - start - u->kernel_seconds);
     return u;
@@ -136,8 +145,8 @@ static bool unit_text(Unit *u, EmitKind emit, Str *out) {
 }
 
 bool codegen_text(Arena *a, const CodegenModel *model, EmitKind emit, Str *out, Diag *d) {
-    Unit *u = unit_version(a, "cnxrt_main", (const CodegenModel *[]){model}, 1, 0,
-                           &(CodegenOptions){.emit = emit, .opt_level = 2}, d);
+    CodegenOptions opt = {.emit = emit, .opt_level = 2};
+    Unit *u = unit_version(a, "cnxrt_main", (Version){&model, 1, 0, &opt}, d);
     bool ok = u && unit_text(u, emit, out);
     if (u) unit_free(u);
     return ok;
@@ -158,7 +167,7 @@ static bool artifact_dir(Artifact *f, Scratch *scratch) {
 }
 
 static bool artifact_object(Artifact *f, const CodegenModel *const *models, int n, int i) {
-    Unit *u = unit_version(f->arena, f->name, models, n, i, f->opt, f->diag);
+    Unit *u = unit_version(f->arena, f->name, (Version){models, n, i, f->opt}, f->diag);
     if (!u) return false;
     char *object = arena_printf(f->arena, "%s/%s_%d.o", f->dir, f->name, i);
     vec_push(f->arena, &f->objects, object);
@@ -205,7 +214,7 @@ bool codegen_build(Arena *a, const CodegenModel *const *models, int n, const Cod
         return artifact_build(&f, models, n);
     }
     Str text = {.arena = a};
-    Unit *u = unit_version(a, name, models, 1, 0, opt, d);
+    Unit *u = unit_version(a, name, (Version){models, 1, 0, opt}, d);
     bool ok =
         u && unit_text(u, opt->emit, &text) && file_write(opt->out, str_cstr(&text), text.n, d);
     if (u) unit_free(u);

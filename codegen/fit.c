@@ -2,7 +2,7 @@
 // (passes/sched_tile.c); what LLVM's allocator makes of them is looked at here, in every module:
 //
 //   emit -> has a kernel with a tile a stack slot for a vector? -> that kernel alone, as assembly:
-//   do its loops spill? -> the largest smaller tile whose loops do not -> emit once more with it
+//   do its loops spill? -> the largest smaller tile whose loops do not -> fill and emit once more
 //
 // Slots are remarks of LLVM's pass stack-frame-layout, which cost next to nothing, so a module
 // whose tiles fit is emitted once. Tiles lie inside kernels: a smaller one has the same operands
@@ -111,7 +111,6 @@ static LLVMMemoryBufferRef emit_once(Unit *u, LLVMCodeGenFileType kind, const ch
     char *message = NULL;
     LLVMMemoryBufferRef out = NULL;
     u->spilled.n = 0;
-    if (u->no_red_zone) forbid_red_zone(u);
     if (!LLVMTargetMachineEmitToMemoryBuffer(u->machine, u->mod, kind, &message, &out)) return out;
     *why = arena_strdup(u->arena, message);
     LLVMDisposeMessage(message);
@@ -155,68 +154,26 @@ static const KernelSpec *fitting(const Unit *u, const KernelSpec *spec) {
     return NULL;
 }
 
-// ---- once more ---------------------------------------------------------------------------------
-// The kernel anew, in the place of the old one, which is left without a name and a use.
-static void kernel_replace(Unit *u, Shared *k, const KernelSpec *spec) {
-    LLVMValueRef old = k->fn;
-    for (LLVMValueRef f = LLVMGetFirstFunction(u->mod); f; f = LLVMGetNextFunction(f)) {
-        size_t n;
-        if (is_part(LLVMGetValueName2(f, &n), k->symbol)) LLVMSetValueName2(f, "", 0);
-    }
-    k->spec = spec;
-    k->fn = emit_kernel(&u->emit, spec, k->symbol);
-    LLVMSetLinkage(k->fn, LLVMGetLinkage(old));
-    LLVMReplaceAllUsesWith(old, k->fn);
-    LLVMSetLinkage(old, LLVMInternalLinkage);
-}
-
-static void delete_unused(LLVMModuleRef mod) {
-    for (bool any = true; any;) {
-        any = false;
-        for (LLVMValueRef f = LLVMGetFirstFunction(mod), next; f; f = next) {
-            next = LLVMGetNextFunction(f);
-            if (LLVMGetLinkage(f) != LLVMInternalLinkage || LLVMGetFirstUse(f)) continue;
-            LLVMDeleteFunction(f);
-            any = true;
-        }
-    }
-}
-
-typedef struct {
-    int kernel;
-    const KernelSpec *spec;
-} Fit;
-
-// Makes `untouched`, the module before LLVM saw it, the unit's, with the tiles that fit; false when
-// there is no need to.
-static bool unit_fit(Unit *u, LLVMModuleRef untouched) {
-    VEC(Fit) fits = {0};
+// ---- modules -----------------------------------------------------------------------------------
+// True when a kernel shall have a smaller tile than before.
+static bool unit_fit(Unit *u) {
+    bool any = false;
     for (int i = 0; i < u->kernels.n; i++) {
-        if (!is_suspect(u, &u->kernels.v[i])) continue;
-        const KernelSpec *spec = fitting(u, u->kernels.v[i].spec);
-        if (spec) vec_push(u->arena, &fits, ((Fit){i, spec}));
+        Shared *k = &u->kernels.v[i];
+        const KernelSpec *spec = is_suspect(u, k) ? fitting(u, k->spec) : NULL;
+        if (!spec) continue;
+        k->spec = spec;
+        any = true;
     }
-    if (!fits.n) return false;
-    LLVMDisposeModule(u->mod);
-    u->mod = u->emit.mod = untouched;
-    for (int i = 0; i < u->kernels.n; i++)
-        u->kernels.v[i].fn = LLVMGetNamedFunction(untouched, u->kernels.v[i].symbol);
-    for (int i = 0; i < fits.n; i++)
-        kernel_replace(u, &u->kernels.v[fits.v[i].kernel], fits.v[i].spec);
-    delete_unused(u->mod);
-    unit_verify(u);
-    return true;
+    return any;
 }
 
 LLVMMemoryBufferRef unit_emit(Unit *u, LLVMCodeGenFileType kind, const char **why) {
-    LLVMModuleRef untouched = LLVMCloneModule(u->mod);
     LLVMMemoryBufferRef out = emit_once(u, kind, why);
-    if (out && unit_fit(u, untouched)) {
-        LLVMDisposeMemoryBuffer(out);
-        return emit_once(u, kind, why);
-    }
-    LLVMDisposeModule(untouched);
-    return out;
+    if (!out || !unit_fit(u)) return out;
+    LLVMDisposeMemoryBuffer(out);
+    unit_refill(u);
+    return emit_once(u, kind, why);
 }
 
 bool unit_emit_object(Unit *u, const char *path) {

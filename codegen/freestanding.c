@@ -107,7 +107,8 @@ static LLVMValueRef emit_weights(Unit *u, const CodegenModel *m) {
     return g;
 }
 
-void forbid_red_zone(Unit *u) {
+// Interrupt handlers of firmware and kernels use the stack right below the pointer.
+static void forbid_red_zone(Unit *u) {
     unsigned kind = LLVMGetEnumAttributeKindForName("noredzone", 9);
     for (LLVMValueRef fn = LLVMGetFirstFunction(u->mod); fn; fn = LLVMGetNextFunction(fn))
         if (!LLVMIsDeclaration(fn))
@@ -134,5 +135,5 @@ void emit_freestanding(Unit *u, const CodegenModel *m) {
         emit_runner(u, "features", features, emit_program(u, features), weights, ports, n);
     }
     unit_close_externs(u);
-    u->no_red_zone = true;
+    forbid_red_zone(u);
 }

@@ -25,8 +25,6 @@ static const char *take_message(Arena *a, LLVMErrorRef error) {
 }
 
 void *unit_load(Unit *u, const char *symbol, const char **why) {
-    unit_close_externs(u);
-    unit_verify(u);
     LLVMMemoryBufferRef object = unit_emit(u, LLVMObjectFile, why);
     if (!object) return NULL;
     LLVMOrcLLJITRef jit = NULL;
@@ -40,8 +38,13 @@ void *unit_load(Unit *u, const char *symbol, const char **why) {
     return NULL;
 }
 
+static void fill_program(Unit *u, const void *schedule) {
+    LLVMSetLinkage(emit_program(u, schedule), LLVMExternalLinkage);
+    unit_close_externs(u);
+}
+
 static CodegenRunFn load_program(Unit *u, const Schedule *s, Diag *d) {
-    LLVMSetLinkage(emit_program(u, s), LLVMExternalLinkage);
+    unit_fill(u, fill_program, s);
     const char *why = "";
     void *fn = unit_load(u, arena_printf(u->arena, "%s_run", s->name), &why);
     if (!fn) diag_error(d, (Loc){0}, "cannot run program %s in memory: %s", s->name, why);
@@ -59,9 +62,7 @@ CodegenRunFn codegen_jit_program(Arena *a, const Schedule *s, Diag *d) {
 const char *codegen_program_object(Arena *a, const Schedule *s, const char *path, Diag *d) {
     Unit *u = unit_new(a, "jit", s->target, 2, d);
     if (!u) return NULL;
-    LLVMSetLinkage(emit_program(u, s), LLVMExternalLinkage);
-    unit_close_externs(u);
-    unit_verify(u);
+    unit_fill(u, fill_program, s);
     bool ok = unit_emit_object(u, path);
     unit_free(u);
     return ok ? arena_printf(a, "%s_run", s->name) : NULL;

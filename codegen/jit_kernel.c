@@ -4,6 +4,15 @@
 #include "kernel.h"
 #include <ctype.h>
 
+static void fill_kernel(Unit *u, const void *spec) {
+    LLVMSetLinkage(unit_kernel(u, spec), LLVMExternalLinkage);
+}
+
+static void fill_peak(Unit *u, const void *unused) {
+    (void)unused;
+    LLVMSetLinkage(emit_peak_loop(u), LLVMExternalLinkage);
+}
+
 // A module that holds the kernel, external; NULL with the reason in *why.
 static Unit *kernel_unit(Arena *a, const Target *t, const KernelSpec *spec, const char **symbol,
                          const char **why) {
@@ -14,10 +23,8 @@ static Unit *kernel_unit(Arena *a, const Target *t, const KernelSpec *spec, cons
         *why = str_cstr(&text);
         return NULL;
     }
-    Val fn = unit_kernel(u, spec);
-    LLVMSetLinkage(fn, LLVMExternalLinkage);
-    size_t n = 0;
-    *symbol = arena_strdup(a, LLVMGetValueName2(fn, &n));
+    unit_fill(u, fill_kernel, spec);
+    *symbol = u->kernels.v[0].symbol;
     return u;
 }
 
@@ -47,7 +54,7 @@ PeakFn codegen_jit_peak(Arena *a, const Target *t, const char **why) {
         *why = "LLVM has no code generator for the target";
         return NULL;
     }
-    LLVMSetLinkage(emit_peak_loop(u), LLVMExternalLinkage);
+    unit_fill(u, fill_peak, NULL);
     void *fn = unit_load(u, "peak_loop", why);
     unit_free(u);
     return (PeakFn)(uintptr_t)fn;
@@ -59,7 +66,6 @@ const char *codegen_kernel_asm(Arena *a, const Target *t, const KernelSpec *spec
     Unit *u = kernel_unit(a, t, spec, &symbol, why);
     if (!u) return NULL;
     Str text = {.arena = a};
-    unit_verify(u);
     bool ok = unit_emit_text(u, &text);
     unit_free(u);
     if (!ok) *why = "LLVM could not print assembly";

@@ -57,18 +57,24 @@ LLVMValueRef unit_extern(Unit *u, const char *symbol, LLVMTypeRef type) {
     return fn ? fn : LLVMAddFunction(u->mod, symbol, type);
 }
 
-LLVMValueRef unit_kernel(Unit *u, const KernelSpec *spec) {
+static Shared *kernel_shared(Unit *u, const KernelSpec *spec) {
     const char *key = spec_print(u->arena, spec);
     for (int i = 0; i < u->kernels.n; i++)
-        if (strcmp(u->kernels.v[i].key, key) == 0) return u->kernels.v[i].fn;
-    double start = cnxrt_seconds();
+        if (strcmp(u->kernels.v[i].key, key) == 0) return &u->kernels.v[i];
     const char *symbol =
         arena_printf(u->arena, "%s_%d", kernel_info[spec->kind].name, u->kernels.n);
-    LLVMValueRef fn = emit_kernel(&u->emit, spec, symbol);
-    LLVMSetLinkage(fn, LLVMInternalLinkage);
-    vec_push(u->arena, &u->kernels, ((Shared){key, symbol, spec, fn}));
+    vec_push(u->arena, &u->kernels, ((Shared){key, symbol, spec, NULL}));
+    return &u->kernels.v[u->kernels.n - 1];
+}
+
+LLVMValueRef unit_kernel(Unit *u, const KernelSpec *spec) {
+    Shared *k = kernel_shared(u, spec);
+    if (k->fn) return k->fn;
+    double start = cnxrt_seconds();
+    k->fn = emit_kernel(&u->emit, k->spec, k->symbol);
+    LLVMSetLinkage(k->fn, LLVMInternalLinkage);
     u->kernel_seconds += cnxrt_seconds() - start;
-    return fn;
+    return k->fn;
 }
 
 static void unit_types(Unit *u) {
@@ -86,6 +92,14 @@ static void unit_types(Unit *u) {
     u->run_fn = LLVMFunctionType(u->none, (LLVMTypeRef[]){p, l, l}, 3, 0);
 }
 
+static void module_empty(Unit *u) {
+    u->mod = u->emit.mod = LLVMModuleCreateWithNameInContext(u->name, u->ctx);
+    LLVMSetTarget(u->mod, u->target->triple);
+    LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(u->machine);
+    LLVMSetModuleDataLayout(u->mod, layout);
+    LLVMDisposeTargetData(layout);
+}
+
 Unit *unit_new(Arena *a, const char *name, const Target *t, int opt_level, Diag *d) {
     Unit *u = NEW(a, Unit);
     *u = (Unit){.arena = a, .diag = d, .target = t, .name = name, .opt_level = opt_level};
@@ -93,12 +107,8 @@ Unit *unit_new(Arena *a, const char *name, const Target *t, int opt_level, Diag 
     if (!u->machine) return NULL;
     u->ctx = LLVMContextCreate();
     unit_watch_frames(u);
-    u->mod = LLVMModuleCreateWithNameInContext(name, u->ctx);
     u->b = LLVMCreateBuilderInContext(u->ctx);
-    LLVMSetTarget(u->mod, t->triple);
-    LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(u->machine);
-    LLVMSetModuleDataLayout(u->mod, layout);
-    LLVMDisposeTargetData(layout);
+    module_empty(u);
     unit_types(u);
     emit_init(&u->emit, a, u->ctx, u->mod, t);
     return u;
@@ -112,9 +122,19 @@ void unit_free(Unit *u) {
     LLVMContextDispose(u->ctx);
 }
 
-void unit_verify(Unit *u) {
+void unit_fill(Unit *u, UnitFill fill, const void *content) {
+    u->fill = fill;
+    u->content = content;
+    fill(u, content);
     char *why = NULL;
     if (LLVMVerifyModule(u->mod, LLVMReturnStatusAction, &why))
         ice((Loc){0}, "generated LLVM IR is malformed: %s", why);
     LLVMDisposeMessage(why);
+}
+
+void unit_refill(Unit *u) {
+    LLVMDisposeModule(u->mod);
+    module_empty(u);
+    for (int i = 0; i < u->kernels.n; i++) u->kernels.v[i].fn = NULL;
+    unit_fill(u, u->fill, u->content);
 }

@@ -11,7 +11,7 @@
 typedef struct {
     const char *key, *symbol;
     const KernelSpec *spec; // with a smaller tile than `key` says where that did not fit (fit.c)
-    LLVMValueRef fn;
+    LLVMValueRef fn;        // NULL: not in the module yet
 } Shared;
 
 // What functions of one kind (a kernel, "run") come to.
@@ -22,7 +22,10 @@ typedef struct {
 } CodeSize;
 typedef VEC(CodeSize) CodeSizes;
 
-typedef struct {
+typedef struct Unit Unit;
+// Writes a module: the same each time but for the tiles of kernels, which unit_kernel knows.
+typedef void (*UnitFill)(Unit *u, const void *content);
+struct Unit {
     Arena *arena;
     Diag *diag;
     const Target *target;
@@ -37,12 +40,13 @@ typedef struct {
     LLVMTypeRef kernel_fn; // void (ptr ops, i64 r0, i64 r1, i64 c0, i64 c1)
     LLVMTypeRef run_fn;    // void (ptr frame, i64 thread, i64 nthreads)
     Emit emit;             // what kernels are emitted with, into the same module
+    UnitFill fill;         // what wrote the module, and from what
+    const void *content;
     VEC(Shared) kernels;
     double kernel_seconds;
-    bool no_red_zone;               // in any function
     VEC(const char *) spilled;      // functions LLVM gave stack slots for vectors
     struct LLVMOrcOpaqueLLJIT *jit; // what unit_load linked the module into
-} Unit;
+};
 
 // ---- object.c ----------------------------------------------------------------------------------
 // NULL with an error on d when LLVM does not know the target.
@@ -52,7 +56,7 @@ CodeSizes object_sizes(Arena *a, const char *path);
 
 // ---- fit.c -------------------------------------------------------------------------------------
 // The module as LLVM makes it, after which u->mod is spent. Kernels whose loops spilled have
-// smaller tiles in it. NULL: *why.
+// smaller tiles in it: the module was filled once more. NULL: *why.
 LLVMMemoryBufferRef unit_emit(Unit *u, LLVMCodeGenFileType kind, const char **why);
 bool unit_emit_object(Unit *u, const char *path); // false with an error on u->diag
 bool unit_emit_text(Unit *u, Str *out);           // assembly with LLVM's comments
@@ -62,7 +66,9 @@ void unit_watch_frames(Unit *u);                  // once a unit has its context
 // A module for target t, with its machine; NULL with an error on d when LLVM lacks the target.
 Unit *unit_new(Arena *a, const char *name, const Target *t, int opt_level, Diag *d);
 void unit_free(Unit *u); // LLVM's objects only: the arena keeps the rest
-void unit_verify(Unit *u);
+// Has `fill` write the module, and verifies it; content is kept as long as the unit.
+void unit_fill(Unit *u, UnitFill fill, const void *content);
+void unit_refill(Unit *u); // an empty module in place of u->mod, filled like that
 LLVMValueRef unit_i64(Unit *u, int64_t v);
 LLVMValueRef unit_i32(Unit *u, int64_t v);
 LLVMValueRef unit_add(Unit *u, LLVMValueRef x, LLVMValueRef y);
@@ -78,7 +84,7 @@ LLVMValueRef unit_table(Unit *u, LLVMTypeRef elem, LLVMValueRef *v, int n, const
 LLVMValueRef unit_function(Unit *u, const char *symbol, LLVMTypeRef type, LLVMLinkage linkage);
 // Declares a function of the runtime.
 LLVMValueRef unit_extern(Unit *u, const char *symbol, LLVMTypeRef type);
-// The function of a kernel, emitted when its spec is new.
+// The function of a kernel, emitted when its spec is new to the module.
 LLVMValueRef unit_kernel(Unit *u, const KernelSpec *spec);
 
 // ---- driver.c, model.c, peak.c, wrappers.c -----------------------------------------------------
@@ -95,9 +101,6 @@ void emit_wrappers(Unit *u, LLVMValueRef versions, const CodegenModel *m);
 // ---- freestanding.c ----------------------------------------------------------------------------
 // NAME_infer, NAME_embed and NAME_features of an object that needs no other code.
 void emit_freestanding(Unit *u, const CodegenModel *m);
-// For all functions there are: interrupt handlers of firmware and kernels use the stack right below
-// the pointer.
-void forbid_red_zone(Unit *u);
 typedef struct {
     int64_t bytes, per_image; // for one image; for every further one
 } FreestandingMemory;
