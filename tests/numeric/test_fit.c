@@ -1,5 +1,6 @@
 // Tiles too large for the registers become smaller in the compiler, by disassembly on rows of the
-// target table: of single kernels, and of a program scheduled for more registers than there are.
+// target table: of single kernels, and of a program scheduled for more registers than there are, as
+// a freestanding object, too.
 #include "gemm_case.h"
 #include "../../passes/pipeline.h"
 #include "../../passes/sched.h"
@@ -71,7 +72,7 @@ static void test_dwconv(void **unused) {
 }
 
 // ---- a program ---------------------------------------------------------------------------------
-static const char *program_listing(const Target *t) {
+static CodegenModel model_new(const Target *t) {
     static const char *const dirs[] = {CNX_SOURCE_DIR "/models"};
     static const char *const sets[] = {"stages.0.depth=1", "stages.1.depth=1", "stages.2.depth=1",
                                        "stages.3.depth=1"};
@@ -82,32 +83,75 @@ static const char *program_listing(const Target *t) {
     Pipeline p = {.arena = arena, .target = t, .module = spec_module(spec, d), .rewrite_limit = -1};
     PipelineOptions opt = {.stop_level = LEVEL_MEMORY, .precision = &plan, .rewrite_limit = -1};
     if (!p.module || !pipeline_run(&p, &opt, d)) fail_msg("no programs for %s", t->name);
-    CodegenModel model = {.schedules = p.schedules.v, .nschedules = p.schedules.n, .name = "test"};
-    Str text = {.arena = arena};
-    if (!codegen_text(arena, &model, EMIT_ASM, &text, d)) fail_msg("no code for %s", t->name);
-    return str_cstr(&text);
+    int64_t bytes = p.schedules.v[0]->weight_bytes;
+    return (CodegenModel){.schedules = p.schedules.v,
+                          .nschedules = p.schedules.n,
+                          .name = "test",
+                          .embedded = NEWN(arena, char, bytes),
+                          .weight_bytes = bytes};
 }
 
 // A row that promises 32 registers where there are 16.
-static void test_program(void **unused) {
-    (void)unused;
-    const Target *t = target_find("x86-64-v3");
-    Target wrong = *t;
-    wrong.registers = 32;
-    wrong.tile_rows = 14;
-    wrong.tile_sums = 24;
-    const char *text = program_listing(&wrong);
+static Target wrong_target(void) {
+    Target t = *target_find("x86-64-v3");
+    t.registers = 32;
+    t.tile_rows = 14;
+    t.tile_sums = 24;
+    return t;
+}
+
+static void fits_check(const char *text) {
     if (!strstr(text, "\ngemm_0.") || !strstr(text, "\ndwconv_")) fail_msg("no kernels");
     int spills = codegen_spills(text, "gemm") + codegen_spills(text, "dwconv");
     if (spills) fail_msg("%d spills and reloads", spills);
 }
 
+static void test_program(void **unused) {
+    (void)unused;
+    Target wrong = wrong_target();
+    CodegenModel model = model_new(&wrong);
+    Str text = {.arena = arena};
+    if (!codegen_text(arena, &model, EMIT_ASM, &text, diag_new(arena, stderr))) fail_msg("no code");
+    fits_check(str_cstr(&text));
+}
+
+// ---- a freestanding object ---------------------------------------------------------------------
+static const char *file_text(const char *path) {
+    static char part[4096];
+    Str text = {.arena = arena};
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    for (size_t n; (n = fread(part, 1, sizeof part, f)) > 0;) str_addn(&text, part, n);
+    fclose(f);
+    return str_cstr(&text);
+}
+
+// Nothing lies right below the stack pointer, in kernels with smaller tiles either.
+static void test_red_zone(void **unused) {
+    (void)unused;
+    char path[] = "/tmp/cnxc-fit-XXXXXX";
+    close(mkstemp(path));
+    Target wrong = wrong_target();
+    CodegenModel model = model_new(&wrong);
+    CodegenOptions opt = {.out = path, .emit = EMIT_ASM, .freestanding = true, .opt_level = 2};
+    bool built =
+        codegen_build(arena, (const CodegenModel *[]){&model}, 1, &opt, diag_new(arena, stderr));
+    const char *text = file_text(path);
+    unlink(path);
+    assert_true(built);
+    fits_check(text);
+    for (const char *at = text; (at = strstr(at, "(%rsp")) != NULL; at++) {
+        const char *offset = at;
+        while (offset[-1] >= '0' && offset[-1] <= '9') offset--;
+        if (offset[-1] == '-') fail_msg("%.*s below the stack", (int)(at + 6 - offset), offset - 1);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gemm),
-        cmocka_unit_test(test_gemm_dw),
-        cmocka_unit_test(test_dwconv),
-        cmocka_unit_test(test_program),
+        cmocka_unit_test(test_gemm),     cmocka_unit_test(test_gemm_dw),
+        cmocka_unit_test(test_dwconv),   cmocka_unit_test(test_program),
+        cmocka_unit_test(test_red_zone),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
