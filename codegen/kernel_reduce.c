@@ -190,9 +190,6 @@ void emit_mask(Emit *e, const KernelSpec *spec, const char *symbol) {
 }
 
 // ---- GRN ---------------------------------------------------------------------------------------
-enum { AGG_L2, AGG_L1, AGG_MEAN, AGG_STD };                // attribute aggregate
-enum { NORM_MEAN, NORM_SUM, NORM_STANDARDISE, NORM_NONE }; // attribute normalise
-
 typedef struct {
     int64_t n;
     int aggregate, normalise;

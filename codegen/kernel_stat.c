@@ -2,9 +2,6 @@
 // each channel, and the mean over all positions.
 #include "kernel.h"
 
-enum { AGG_L2, AGG_L1, AGG_MEAN, AGG_STD };                // attribute aggregate
-enum { NORM_MEAN, NORM_SUM, NORM_STANDARDISE, NORM_NONE }; // attribute normalise
-
 // ---- sums down the rows ------------------------------------------------------------------------
 typedef struct {
     int64_t n;

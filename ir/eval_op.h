@@ -33,10 +33,6 @@ static inline int64_t tensor_rows(const Tensor *t) { return tensor_elems(t) / te
 // mean_j and 1/sqrt(var_j + eps) of k numbers, two passes, biased variance (eval_norm.c).
 void row_moments(const double *x, int64_t k, double eps, double *mean, double *rstd);
 
-// The words of `aggregate` and `normalise`.
-typedef enum { AGG_L2, AGG_L1, AGG_MEAN, AGG_STD } Aggregate;
-typedef enum { NORM_MEAN, NORM_SUM, NORM_STANDARDISE, NORM_NONE } Normalise;
-
 // N = (G - shift)/divisor over k channels; mean and deviation are those of G (eval_norm.c).
 typedef struct {
     double shift, divisor, mean, deviation;

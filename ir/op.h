@@ -37,6 +37,9 @@ bool attr_id_parse(const char *s, size_t n, AttrId *out);
 const char *attr_word(AttrId id, int index);             // "erf" of approx 0; NULL beyond the last
 const char *attr_words(Arena *a, AttrId id);             // "erf|tanh", for messages
 int attr_word_index(AttrId id, const char *s, size_t n); // -1: no such word
+// The words of `aggregate` and `normalise`, in their order.
+typedef enum { AGG_L2, AGG_L1, AGG_MEAN, AGG_STD } Aggregate;
+typedef enum { NORM_MEAN, NORM_SUM, NORM_STANDARDISE, NORM_NONE } Normalise;
 
 typedef struct {
     AttrId id;

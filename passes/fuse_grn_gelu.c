@@ -96,7 +96,7 @@ static bool fuse_gelu(Rewrite *r, const Node *n) {
 
 static bool fuse_stat(Rewrite *r, const Node *n) {
     Value x = mapped(r, n, 0);
-    bool streams = node_int(n, A_aggregate) != attr_word_index(A_aggregate, "std", 3);
+    bool streams = node_int(n, A_aggregate) != AGG_STD;
     int results = graph_def(r->dst, x)->nresults;
     if (!streams || !takes_epilogue(r->dst, x) || results > 2 ||
         !type_has_batch(graph_type(r->dst, x)) || read_already(r->dst, x) ||

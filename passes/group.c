@@ -85,8 +85,7 @@ static bool walk_epilogue(FormWalk *w, const Node *n, int index, GroupForm *f) {
         w->stage = 2;
         return true;
     case OP_GRN_STAT:
-        if (!linear || attr_word_index(A_aggregate, "std", 3) == node_int(n, A_aggregate))
-            return false;
+        if (!linear || node_int(n, A_aggregate) == AGG_STD) return false;
         break;
     case OP_GELU:
     case OP_SCALE:

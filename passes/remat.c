@@ -112,8 +112,7 @@ static Value compute_again(Remat *k, Value *again, Value v) {
 // Operand i of n is read a second time after a sum over the image, in which its first reader takes
 // part: a second copy costs less than keeping the first.
 static bool reads_after_sum(const Node *n, int i) {
-    return n->op == OP_GRN_STAT_DX && i == 1 &&
-           node_int(n, A_aggregate) == attr_word_index(A_aggregate, "l2", 2);
+    return n->op == OP_GRN_STAT_DX && i == 1 && node_int(n, A_aggregate) == AGG_L2;
 }
 
 // What node n of the backward side reads as operand i.

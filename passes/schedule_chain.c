@@ -15,8 +15,7 @@ enum { NEAR = 4 };      // nodes ahead for which a value is made early
 typedef enum { IN_MEMORY, AS_VALUE, AS_PRODUCT } Role;
 
 static bool is_grn_l2(const Node *n) {
-    return n->op == OP_GRN_STAT_DX &&
-           node_int(n, A_aggregate) == attr_word_index(A_aggregate, "l2", 2);
+    return n->op == OP_GRN_STAT_DX && node_int(n, A_aggregate) == AGG_L2;
 }
 
 // x [B,...] times s [B].
@@ -161,8 +160,7 @@ static Value add_links(Sched *sc, Chain *c, const Node *n) {
 // The statistic that alone reads mask n, NULL where there is none or it needs two passes.
 static const Node *masks_stat(const Sched *sc, const Node *n) {
     const Node *u = sc->factors[n->first] < 0 ? NULL : only_reader(sc, n->first);
-    bool streams = u && u->op == OP_GRN_STAT &&
-                   node_int(u, A_aggregate) != attr_word_index(A_aggregate, "std", 3);
+    bool streams = u && u->op == OP_GRN_STAT && node_int(u, A_aggregate) != AGG_STD;
     return streams ? u : NULL;
 }
 
@@ -292,8 +290,7 @@ static Riders riders_begin(Sched *sc, const Node *n, Value v, Rows r, int64_t bl
     const Node *sum = reader_of(sc, n, v, OP_SUM_ROWS), *product = product_of(sc, n, v, &other);
     const Node *stat = reader_of(sc, n, v, OP_GRN_STAT);
     if (sum) ride(sc, &k, sum, EPI_STAT_MEAN, s, o);
-    if (stat && node_int(stat, A_aggregate) != attr_word_index(A_aggregate, "std", 3))
-        ride_stat(sc, &k, stat, block, s, o);
+    if (stat && node_int(stat, A_aggregate) != AGG_STD) ride_stat(sc, &k, stat, block, s, o);
     if (!product || !r.batch) return k;
     operand_value(sc, o, other);
     ride(sc, &k, reader_of(sc, product, product->first, OP_IMAGE_SUM), EPI_STAT_DOT, s, o);

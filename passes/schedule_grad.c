@@ -384,7 +384,7 @@ static int minus_mean(Sched *sc, const Node *n, Type stat) {
                .row_block = block,
                .blocks = partial_new(sc, n, "sums", r, block, &sums).rows,
                .batch = r.batch,
-               .aggregate = attr_word_index(A_aggregate, "mean", 4),
+               .aggregate = AGG_MEAN,
                .statistics = node_int(n, A_statistics)};
     st.partial = sums;
     Operands o = {0};
@@ -394,8 +394,7 @@ static int minus_mean(Sched *sc, const Node *n, Type stat) {
     spec_set(&s, A_n, r.n);
     spec_set(&s, A_aggregate, st.aggregate);
     call_new(sc, blocks_step(sc, n, r, block), K_STAT, &s, &o, n, 0);
-    merge_stat(sc, n, &st, constant_buffer(sc, n, r.n, -1), mean,
-               attr_word_index(A_normalise, "none", 4), 0, 0, r.n);
+    merge_stat(sc, n, &st, constant_buffer(sc, n, r.n, -1), mean, NORM_NONE, 0, 0, r.n);
     return mean;
 }
 
@@ -425,7 +424,7 @@ static void op_grn_stat_dx(Sched *sc, const Node *n) {
     Type t = graph_type(sc->g, n->first), stat = graph_type(sc->g, n->args[2]);
     Rows r = rows_of(t);
     int64_t aggregate = node_int(n, A_aggregate);
-    bool mean = aggregate == attr_word_index(A_aggregate, "mean", 4);
+    bool mean = aggregate == AGG_MEAN;
     int q = grn_stat_factor(sc, n), centre = -1;
     if (first[aggregate] == EPI_BIAS) centre = minus_mean(sc, n, stat);
     Operands o = {0};

@@ -30,7 +30,7 @@ Stat *stat_new(Sched *sc, const Node *like, const Node *op, Value stat, Rows r, 
                .batch = r.batch,
                .aggregate = aggregate,
                .statistics = node_int(op, A_statistics)};
-    bool std = aggregate == attr_word_index(A_aggregate, "std", 3);
+    bool std = aggregate == AGG_STD;
     Dim d[] = {dim_b(1), dim_c(st.blocks), dim_c(std ? 2 * n : n)};
     Type t = r.batch ? type_make(DT_F32, 3, d) : type_make(DT_F32, 2, d + 1);
     const char *name = arena_printf(sc->a, "%s.partial", like->label ? like->label : "grn_stat");

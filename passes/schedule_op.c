@@ -105,7 +105,7 @@ static void op_sum_rows(Sched *sc, const Node *n) {
     operand_value(sc, &o, n->args[0]);
     operand_blocks(&o, partial, r.n * 4);
     spec_set(&s, A_n, r.n);
-    spec_set(&s, A_aggregate, attr_word_index(A_aggregate, "mean", 4));
+    spec_set(&s, A_aggregate, AGG_MEAN);
     Step *st = step_new(sc, n, r.batch ? OVER_IMAGE : OVER_ONCE, r.rows, block, r.n, r.n);
     call_new(sc, st, K_STAT, &s, &o, n, 0);
     reduce_partials(sc, n, partial, blocks, r.n, r.batch, n->first);
@@ -116,7 +116,7 @@ static void op_grn_stat(Sched *sc, const Node *n) {
     Rows r = rows_of(graph_type(sc->g, n->args[0]));
     int64_t block = row_block(r.rows, 1, 1, r.n * 4, sc->t->l2 / 4);
     const Stat *stat = stat_new(sc, n, n, n->first, r, block);
-    bool std = stat->aggregate == attr_word_index(A_aggregate, "std", 3);
+    bool std = stat->aggregate == AGG_STD;
     Operands o = {0};
     SpecAttrs s = {0};
     operand_value(sc, &o, n->args[0]);
@@ -162,7 +162,7 @@ Stat stat_given(Sched *sc, Value stat) {
                   .row_block = 1,
                   .blocks = 1,
                   .batch = type_has_batch(graph_type(sc->g, stat)),
-                  .aggregate = attr_word_index(A_aggregate, "mean", 4),
+                  .aggregate = AGG_MEAN,
                   .statistics = 0};
 }
 
@@ -204,7 +204,7 @@ void materialise_stat(Sched *sc, const Node *n, Value stat_value) {
     if (!stat || !wanted) return;
     int64_t c = type_last(graph_type(sc->g, stat_value));
     int out = buffer_of(sc, stat_value), ones = constant_buffer(sc, n, c, 1);
-    merge_stat(sc, n, stat, ones, out, attr_word_index(A_normalise, "none", 4), 0, 0, c);
+    merge_stat(sc, n, stat, ones, out, NORM_NONE, 0, 0, c);
 }
 
 // ---- weight-only work --------------------------------------------------------------------------
