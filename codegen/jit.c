@@ -72,11 +72,12 @@ const char *codegen_program_object(Arena *a, const Schedule *s, const char *path
 static bool run_once(CodegenRunFn run, const Schedule *s, const void *params, void *weights,
                      Diag *d) {
     void *arena = NULL, *scratch = NULL;
-    if (posix_memalign(&arena, 64,
-                       (size_t)(s->fixed_bytes + s->image_bytes + s->slot_bytes + 64)) ||
+    int64_t bytes = s->fixed_bytes + s->image_bytes + s->slot_bytes;
+    if (posix_memalign(&arena, 64, (size_t)bytes + 64) ||
         posix_memalign(&scratch, 64, (size_t)s->scratch_bytes + 64)) {
         free(arena);
-        diag_error(d, (Loc){0}, "out of memory for preparing the weights");
+        diag_error(d, (Loc){0}, "out of memory: preparing the weights takes %.1f MB",
+                   (double)(bytes + s->scratch_bytes) / 1e6);
         return false;
     }
     CnxrtFrame frame = {

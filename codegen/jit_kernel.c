@@ -13,48 +13,38 @@ static void fill_peak(Unit *u, const void *unused) {
     LLVMSetLinkage(emit_peak_loop(u), LLVMExternalLinkage);
 }
 
-// A module that holds the kernel, external; NULL with the reason in *why.
-static Unit *kernel_unit(Arena *a, const Target *t, const KernelSpec *spec, const char **symbol,
-                         const char **why) {
-    Str text = {.arena = a};
+// A module that `fill` writes; NULL with the reason in *why.
+static Unit *filled(Arena *a, const Target *t, UnitFill fill, const void *content,
+                    const char **why) {
     Unit *u = unit_new(a, "jit", t, 2, diag_new(a, stderr));
-    if (!u) {
-        str_printf(&text, "LLVM has no code generator for %s", t->triple);
-        *why = str_cstr(&text);
-        return NULL;
-    }
-    unit_fill(u, fill_kernel, spec);
-    *symbol = u->kernels.v[0].symbol;
+    if (u)
+        unit_fill(u, fill, content);
+    else
+        *why = arena_printf(a, "LLVM has no code generator for %s", t->triple);
     return u;
 }
 
 KernelFn codegen_jit_kernel(Arena *a, const Target *t, const KernelSpec *spec, const char **why) {
-    const char *symbol = NULL;
-    Unit *u = kernel_unit(a, t, spec, &symbol, why);
+    Unit *u = filled(a, t, fill_kernel, spec, why);
     if (!u) return NULL;
-    void *fn = unit_load(u, symbol, why);
+    void *fn = unit_load(u, u->kernels.v[0].symbol, why);
     unit_free(u);
     return (KernelFn)(uintptr_t)fn;
 }
 
 const char *codegen_kernel_object(Arena *a, const Target *t, const KernelSpec *spec,
                                   const char *path, const char **why) {
-    const char *symbol = NULL;
-    Unit *u = kernel_unit(a, t, spec, &symbol, why);
+    Unit *u = filled(a, t, fill_kernel, spec, why);
     if (!u) return NULL;
     bool ok = unit_emit_object(u, path);
     unit_free(u);
     if (!ok) *why = "LLVM could not write the object";
-    return ok ? symbol : NULL;
+    return ok ? u->kernels.v[0].symbol : NULL;
 }
 
 PeakFn codegen_jit_peak(Arena *a, const Target *t, const char **why) {
-    Unit *u = unit_new(a, "jit", t, 2, diag_new(a, stderr));
-    if (!u) {
-        *why = "LLVM has no code generator for the target";
-        return NULL;
-    }
-    unit_fill(u, fill_peak, NULL);
+    Unit *u = filled(a, t, fill_peak, NULL, why);
+    if (!u) return NULL;
     void *fn = unit_load(u, "peak_loop", why);
     unit_free(u);
     return (PeakFn)(uintptr_t)fn;
@@ -62,8 +52,7 @@ PeakFn codegen_jit_peak(Arena *a, const Target *t, const char **why) {
 
 const char *codegen_kernel_asm(Arena *a, const Target *t, const KernelSpec *spec,
                                const char **why) {
-    const char *symbol = NULL;
-    Unit *u = kernel_unit(a, t, spec, &symbol, why);
+    Unit *u = filled(a, t, fill_kernel, spec, why);
     if (!u) return NULL;
     Str text = {.arena = a};
     bool ok = unit_emit_text(u, &text);

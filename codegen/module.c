@@ -48,6 +48,7 @@ LLVMValueRef unit_function(Unit *u, const char *symbol, LLVMTypeRef type, LLVMLi
     LLVMValueRef fn = LLVMAddFunction(u->mod, symbol, type);
     LLVMSetLinkage(fn, linkage);
     emit_target_attributes(&u->emit, fn);
+    u->emit.fn = fn;
     LLVMPositionBuilderAtEnd(u->b, LLVMAppendBasicBlockInContext(u->ctx, fn, "entry"));
     return fn;
 }
@@ -107,16 +108,15 @@ Unit *unit_new(Arena *a, const char *name, const Target *t, int opt_level, Diag 
     if (!u->machine) return NULL;
     u->ctx = LLVMContextCreate();
     unit_watch_frames(u);
-    u->b = LLVMCreateBuilderInContext(u->ctx);
     module_empty(u);
     unit_types(u);
     emit_init(&u->emit, a, u->ctx, u->mod, t);
+    u->b = u->emit.b;
     return u;
 }
 
 void unit_free(Unit *u) {
     emit_free(&u->emit);
-    LLVMDisposeBuilder(u->b);
     LLVMDisposeModule(u->mod);
     LLVMDisposeTargetMachine(u->machine);
     LLVMContextDispose(u->ctx);

@@ -32,7 +32,7 @@ struct Unit {
     const char *name; // prefix of exported symbols: a C identifier
     LLVMContextRef ctx;
     LLVMModuleRef mod;
-    LLVMBuilderRef b;
+    LLVMBuilderRef b; // emit.b
     LLVMTargetMachineRef machine;
     int opt_level;
     LLVMTypeRef ptr, i8, i32, i64, f32, f64, none;
@@ -80,7 +80,7 @@ LLVMValueRef unit_constant(Unit *u, LLVMValueRef init, const char *symbol);
 LLVMValueRef unit_string(Unit *u, const char *s);
 // A private constant array of n elements; the null pointer when n is 0.
 LLVMValueRef unit_table(Unit *u, LLVMTypeRef elem, LLVMValueRef *v, int n, const char *symbol);
-// A function with a first block in which u->b stands.
+// A function under construction: u->b stands in its first block.
 LLVMValueRef unit_function(Unit *u, const char *symbol, LLVMTypeRef type, LLVMLinkage linkage);
 // Declares a function of the runtime.
 LLVMValueRef unit_extern(Unit *u, const char *symbol, LLVMTypeRef type);

@@ -111,14 +111,17 @@ static bool hash_sources(Arena *a, const char *dir, uint64_t *out) {
     return true;
 }
 
-static uint64_t hash_compiler(const RuntimeBuild *b) {
+static const char compile_flags[] =
+    "-std=c17 -D_GNU_SOURCE -DNDEBUG -O2 -fPIC -ffunction-sections -fdata-sections -c";
+
+static uint64_t hash_commands(const RuntimeBuild *b) {
     const char *version = "";
     Argv v = {0};
     argv_words(b->t->arena, &v, b->t->cc);
     argv_add(b->t->arena, &v, "--version");
     tool_try(b->t, &v, &version);
-    const char *text =
-        arena_printf(b->t->arena, "%s|%s|%s|%s", b->t->cc, b->t->machine, version, b->defines);
+    const char *text = arena_printf(b->t->arena, "%s|%s|%s|%s|%s|%s|%s", b->t->cc, b->t->machine,
+                                    version, compile_flags, b->defines, sources[0], sources[1]);
     return hash_bytes(0xcbf29ce484222325u, text, strlen(text));
 }
 
@@ -147,9 +150,7 @@ enum { MAX_JOBS = 16 };
 static Argv compile_command(const RuntimeBuild *b) {
     Argv v = {0};
     argv_words(b->t->arena, &v, b->t->cc);
-    argv_words(b->t->arena, &v,
-               "-std=c17 -D_GNU_SOURCE -DNDEBUG -O2 -fPIC -ffunction-sections "
-               "-fdata-sections -c");
+    argv_words(b->t->arena, &v, compile_flags);
     argv_words(b->t->arena, &v, b->defines);
     return v;
 }
@@ -242,6 +243,6 @@ bool toolchain_runtime(Toolchain *t, const CodegenOptions *opt) {
     const char *cache = cache_dir(t->arena), *parent = cache ? cache : t->dir;
     t->runtime_temporary = !cache;
     t->runtime_dir = arena_printf(t->arena, "%s/%s-%016llx", parent, t->machine,
-                                  (unsigned long long)(hash + hash_compiler(&b)));
+                                  (unsigned long long)(hash + hash_commands(&b)));
     return archives_in(t->arena, t->runtime_dir) || compile_runtime(&b, parent, t->runtime_dir);
 }
