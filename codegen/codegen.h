@@ -98,5 +98,7 @@ int codegen_spills(const char *assembly, const char *prefix);
 // (KERNEL_0.WHAT).
 int codegen_loop_spills(const char *assembly);
 int codegen_hot_spills(const char *assembly);
+// Other registers (addresses, counters) spilled and reloaded in innermost loops that call nothing.
+int codegen_inner_spills(const char *assembly);
 
 #endif
