@@ -29,6 +29,8 @@ typedef struct {
     int64_t per;     // rows of a step
     int unroll;      // steps in one pass
     Val micro[2][2]; // [partial panel][partial tile]
+    Val pack;        // packs tiles of dy
+    Val copy[2];     // [partial panel]: packs one of x
     Val dy, x, work, out;
     Columns o, p; // columns of dy and of x that the unit takes
 } Dw;
@@ -146,20 +148,24 @@ static void rows_part(const Dw *g, Val rows, bool odd, Val *row, Val *end) {
     *end = odd ? rows : whole;
 }
 
-// Rows, `stride` apart, into a panel.
-static void copy_rows(const Dw *g, Val to, Val from, Val rows, int64_t width, int64_t packed,
-                      int64_t stride) {
+// void copy(x, to, rows): `width` columns of x into a panel.
+static Val emit_panel_of_x(const Dw *g, int64_t width) {
     Emit *e = g->e;
+    const char *name = arena_printf(e->arena, "%s.copy%d", g->symbol, (int)width);
+    Val fn = emit_internal(e, name, (LLVMTypeRef[]){e->ptr, e->ptr, e->i64}, 3);
+    Val from = LLVMGetParam(fn, 0), to = LLVMGetParam(fn, 1), rows = LLVMGetParam(fn, 2);
     for (int odd = 0; odd < g->per; odd++) {
         Loop l;
         Val start, end;
         rows_part(g, rows, odd, &start, &end);
         Val row = loop_begin(e, &l, start, end, g->per, NULL, 0);
-        Val src = emit_at(e, from, emit_imul(e, row, stride));
-        copy_packed(g, emit_at(e, to, emit_imul(e, emit_idiv(e, row, g->per), packed)), src,
-                    odd ? NULL : emit_at_c(e, src, stride), width, packed);
+        Val src = emit_at(e, from, emit_imul(e, row, g->k));
+        copy_packed(g, emit_at(e, to, emit_imul(e, emit_idiv(e, row, g->per), g->nr)), src,
+                    odd ? NULL : emit_at_c(e, src, g->k), width, g->nr);
         loop_end(e, &l);
     }
+    emit_return(e);
+    return fn;
 }
 
 // A block: its rows in both operands, those of the block after it, and its packed x.
@@ -186,8 +192,8 @@ static Val tile_offset(const Dw *g, Val col) {
     return emit_imul(g->e, steps_before(g->e, col, g->o, g->mr), tile_floats(g));
 }
 
-// Tiles of dy of the block, packed: tile after tile in g->work. Row by row, as dy lies in memory.
-static void pack_row(Dw *g, Val src, Val second, Val dst) {
+// Columns of a row of dy, or of two, side by side in one of each tile.
+static void pack_row(const Dw *g, Val src, Val second, Val dst) {
     Emit *e = g->e;
     for (int partial = 0; partial < 2; partial++) {
         Columns part;
@@ -201,18 +207,26 @@ static void pack_row(Dw *g, Val src, Val second, Val dst) {
     }
 }
 
-static void pack_tiles(Dw *g, const Block *b) {
-    Emit *e = g->e;
-    for (int odd = 0; odd < g->per; odd++) {
-        Loop rows;
+// void pack(dy, to, rows, c0, c1): columns [c0,c1) of dy as tiles, tile after tile. Row by row, as
+// dy lies in memory.
+static Val emit_tiles_of_dy(Dw g) {
+    Emit *e = g.e;
+    LLVMTypeRef params[] = {e->ptr, e->ptr, e->i64, e->i64, e->i64};
+    Val fn = emit_internal(e, arena_printf(e->arena, "%s.pack", g.symbol), params, 5);
+    Val dy = LLVMGetParam(fn, 0), to = LLVMGetParam(fn, 1), rows = LLVMGetParam(fn, 2);
+    g.o = (Columns){LLVMGetParam(fn, 3), LLVMGetParam(fn, 4)};
+    for (int odd = 0; odd < g.per; odd++) {
+        Loop l;
         Val start, end;
-        rows_part(g, b->rows, odd, &start, &end);
-        Val row = loop_begin(e, &rows, start, end, g->per, NULL, 0);
-        Val src = emit_at(e, b->dy, emit_imul(e, row, g->n));
-        Val dst = emit_at(e, g->work, emit_imul(e, emit_idiv(e, row, g->per), g->mr));
-        pack_row(g, src, odd ? NULL : emit_at_c(e, src, g->n), dst);
-        loop_end(e, &rows);
+        rows_part(&g, rows, odd, &start, &end);
+        Val row = loop_begin(e, &l, start, end, g.per, NULL, 0);
+        Val src = emit_at(e, dy, emit_imul(e, row, g.n));
+        Val dst = emit_at(e, to, emit_imul(e, emit_idiv(e, row, g.per), g.mr));
+        pack_row(&g, src, odd ? NULL : emit_at_c(e, src, g.n), dst);
+        loop_end(e, &l);
     }
+    emit_return(e);
+    return fn;
 }
 
 // How often the rows of a line are halved among `calls` that fetch `lines`: not, once or twice.
@@ -280,8 +294,8 @@ static void walk_panels(Dw *g, const Block *b) {
         if (!columns_part(e, g->p, g->k, g->nr, partial, &part)) continue;
         Loop l;
         Val p = loop_begin(e, &l, part.c0, part.c1, g->nr, NULL, 0);
-        int64_t width = partial ? g->k % g->nr : g->nr;
-        if (g->packed) copy_rows(g, b->panel, emit_at(e, b->x, p), b->rows, width, g->nr, g->k);
+        if (g->packed)
+            emit_call(e, g->copy[partial], (Val[]){emit_at(e, b->x, p), b->panel, b->rows}, 3);
         walk_tiles(g, b, p, partial);
         loop_end(e, &l);
     }
@@ -301,14 +315,21 @@ static void zero_out(Dw *g) {
     loop_end(e, &l);
 }
 
-static void emit_micros(Dw *g) {
-    for (int panel = 0; panel < 2; panel++)
+// The functions of the kernel. Those that pack are not part of its loops: what rounding keeps in
+// registers would have to be saved around each call of a micro-kernel.
+static void emit_parts(Dw *g) {
+    if (g->packed) g->pack = emit_tiles_of_dy(*g);
+    for (int panel = 0; panel < 2; panel++) {
+        int64_t width = panel ? g->k % g->nr : g->nr;
+        if (!width || (!panel && g->k < g->nr)) continue;
+        if (g->packed) g->copy[panel] = emit_panel_of_x(g, width);
         for (int tile = 0; tile < 2; tile++) {
-            int64_t width = panel ? g->k % g->nr : g->nr, rows = tile ? g->n % g->mr : g->mr;
-            if (!width || !rows || (!panel && g->k < g->nr) || (!tile && g->n < g->mr)) continue;
+            int64_t rows = tile ? g->n % g->mr : g->mr;
+            if (!rows || (!tile && g->n < g->mr)) continue;
             const char *what = arena_printf(g->e->arena, "%dx%d", (int)rows, (int)width);
             g->micro[panel][tile] = emit_micro(g, (int)rows, width, what);
         }
+    }
 }
 
 // The block at `row` and the one after it: of the next rows, or past the last of a unit of columns
@@ -339,7 +360,7 @@ void emit_gemm_dw(Emit *e, const KernelSpec *spec, const char *symbol) {
     g.per = 4 / dtype_bytes(g.from);
     bool widens = g.from == DT_BF16 && e->target->bf16_dot == BF16_NONE; // takes registers
     g.unroll = widens ? 1 : e->target->tile_unroll;
-    emit_micros(&g);
+    emit_parts(&g);
     KernelArgs k = kernel_begin(e, symbol);
     g.dy = emit_ptr(e, k.ops, 0);
     g.x = emit_ptr(e, k.ops, 1);
@@ -355,7 +376,7 @@ void emit_gemm_dw(Emit *e, const KernelSpec *spec, const char *symbol) {
     Val row = loop_begin(e, &l, k.r0, k.r1, g.m, NULL, 0);
     b.rows = emit_imin(e, emit_isub(e, k.r1, row), emit_i64(e, g.m));
     block_at(&g, &k, row, &b);
-    if (g.packed) pack_tiles(&g, &b);
+    if (g.packed) emit_call(e, g.pack, (Val[]){b.dy, g.work, b.rows, g.o.c0, g.o.c1}, 5);
     walk_panels(&g, &b);
     loop_end(e, &l);
     emit_return(e);

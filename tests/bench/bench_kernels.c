@@ -6,6 +6,8 @@
 //   bench_kernels x86-64-v3 dwconv norm
 //   bench_kernels native = 'gemm 784 80 320 8 32 4 m gelu'   one shape: M K N mr nr ku order
 //   epilogue
+//   bench_kernels native = 'gemm_dw 784 96 384 6 16 152 5'   M N K mr nr block and the sum of 1
+//   packed, 2 units of columns of x, 4 bf16
 //   bench_kernels native packed            depthwise on packed rows: time over that of dense
 //   bench_kernels native patches           patches of visible cells: W kernel block
 //
@@ -130,6 +132,7 @@ static bool case_gemm_dw(Bench *b, Case *c, const char *line) {
     add_int(&c->spec, A_nr, nr);
     if (packed & 1) add_int(&c->spec, A_packed, 1);
     if (packed & 2) add_int(&c->spec, A_order, 1);
+    if (packed & 4) add_int(&c->spec, A_from, dtype_word(DT_BF16));
     add_int(&c->spec, A_accumulate, 1);
     c->rows = m;
     c->cols = all;
