@@ -379,7 +379,7 @@ void emit_gemm(Emit *e, const KernelSpec *spec, const char *symbol) {
     g.nr = spec_int(spec, A_nr);
     g.mr = spec_int(spec, A_mr);
     g.ku = spec_int(spec, A_ku) > 0 ? spec_int(spec, A_ku) : 1;
-    if (g.ku > g.k) g.ku = g.k;
+    if (g.ku > g.k) g.ku = 1; // on purpose a loop: LLVM would load all rows of few steps at once
     g.rows_outer = spec_int(spec, A_order) == 0;
     g.in_memory = g.to != DT_F32 || epilogue_is_long(spec);
     if (g.mr >= 64) ice((Loc){0}, "a GEMM tile of %d rows", (int)g.mr);

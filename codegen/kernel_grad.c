@@ -97,20 +97,18 @@ static Val row_means(Emit *e, const NormDx *k, int s) {
 static void group_moments(Emit *e, NormDx *k) {
     Piece whole = {0, e->lanes, e->lanes, 0};
     sweep(e, k, add_x, 1);
-    Val mean = row_means(e, k, 0);
-    vec_store(e, mean, k->mean, whole);
+    vec_store(e, row_means(e, k, 0), k->mean, whole);
     sweep(e, k, add_terms, k->out ? TERMS : GRADIENT);
     Val off = row_means(e, k, OFF);
-    vec_store(e, emit_fadd(e, mean, off), k->mean, whole);
+    vec_store(e, emit_fadd(e, vec_load(e, k->mean, whole), off), k->mean, whole);
     Val var = emit_fadd(e, row_means(e, k, SQUARE), vec_const(e, e->lanes, k->eps));
     Val r = emit_fdiv(e, vec_const(e, e->lanes, 1), emit_sqrt(e, var));
     vec_store(e, r, k->r, whole);
     if (!k->out) return;
     Val shift = row_means(e, k, GRADIENT);
-    Val product = emit_fsub(e, row_means(e, k, PRODUCT), emit_fmul(e, off, shift));
-    vec_store(e, LLVMBuildFNeg(e->b, shift, ""), k->shift, whole);
-    vec_store(e, LLVMBuildFNeg(e->b, emit_fmul(e, emit_fmul(e, r, r), product), ""), k->tilt,
-              whole);
+    vec_store(e, emit_fsub(e, vec_const(e, e->lanes, 0), shift), k->shift, whole);
+    Val product = emit_fsub(e, emit_fmul(e, off, shift), row_means(e, k, PRODUCT));
+    vec_store(e, emit_fmul(e, emit_fmul(e, r, r), product), k->tilt, whole);
 }
 
 // A piece of row i of the group; sums: of dy d r, of dy, then the running statistics of epilogue

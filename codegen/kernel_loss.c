@@ -37,26 +37,32 @@ static Val load_scalar(Emit *e, Val base, Val i) {
     return vec_lane(e, vec_load(e, emit_at(e, base, i), (Piece){0, 1, 1, 0}), 0);
 }
 
-// The sums of the lanes of n vectors that body adds to over the columns of the row.
-static void over_columns(Emit *e, LossRow *r, ColumnBody body, Val *sums, int n) {
-    for (int i = 0; i < n; i++) sums[i] = vec_const(e, e->lanes, 0);
-    emit_columns(e, r->n, emit_i64(e, 0), emit_i64(e, r->n), 1, body, r, sums, n);
-    for (int i = 0; i < n; i++) sums[i] = vec_sum(e, sums[i]);
+// The sum of the lanes of a vector that body adds to over the columns of the row.
+static Val over_columns(Emit *e, LossRow *r, ColumnBody body) {
+    Val sum = vec_const(e, e->lanes, 0);
+    emit_columns(e, r->n, emit_i64(e, 0), emit_i64(e, r->n), 1, body, r, &sum, 1);
+    return vec_sum(e, sum);
 }
 
 // ---- softmax cross-entropy ---------------------------------------------------------------------
+// The largest logit and, of dx, the sum of the targets.
 static void max_column(Emit *e, void *ctx, Val col, Piece p, Val *carry) {
     const LossRow *r = ctx;
     Val z = vec_widen_with(e, loss_load(e, r, r->z, col, p), p, e->lanes, -3.4e38);
     carry[0] = emit_fmax(e, z, carry[0]);
+    if (!r->dl) return;
+    Val t = vec_widen(e, loss_load(e, r, r->t, col, p), p, e->lanes);
+    carry[1] = emit_fadd(e, carry[1], t);
 }
 
+// Sets r->max; returns the sum of the targets of dx.
 static Val row_max(Emit *e, LossRow *r) {
-    Val max = vec_const(e, e->lanes, -3.4e38);
-    emit_columns(e, r->n, emit_i64(e, 0), emit_i64(e, r->n), 1, max_column, r, &max, 1);
-    Val best = vec_lane(e, max, 0);
-    for (int i = 1; i < e->lanes; i++) best = emit_fmax(e, vec_lane(e, max, i), best);
-    return best;
+    Val carry[] = {vec_const(e, e->lanes, -3.4e38), vec_const(e, e->lanes, 0)};
+    emit_columns(e, r->n, emit_i64(e, 0), emit_i64(e, r->n), 1, max_column, r, carry,
+                 r->dl ? 2 : 1);
+    r->max = vec_lane(e, carry[0], 0);
+    for (int i = 1; i < e->lanes; i++) r->max = emit_fmax(e, vec_lane(e, carry[0], i), r->max);
+    return r->dl ? vec_sum(e, carry[1]) : NULL;
 }
 
 static Val shifted(Emit *e, const LossRow *r, Val col, Piece p) {
@@ -66,11 +72,7 @@ static Val shifted(Emit *e, const LossRow *r, Val col, Piece p) {
 static void exp_column(Emit *e, void *ctx, Val col, Piece p, Val *sums) {
     const LossRow *r = ctx;
     Val v = emit_exp(e, shifted(e, r, col, p));
-    if (r->dl) {
-        Val t = vec_widen(e, loss_load(e, r, r->t, col, p), p, e->lanes);
-        loss_store(e, r, v, col, p);
-        sums[1] = emit_fadd(e, sums[1], t);
-    }
+    if (r->dl) loss_store(e, r, v, col, p);
     sums[0] = emit_fadd(e, sums[0], vec_widen(e, v, p, e->lanes));
 }
 
@@ -86,13 +88,11 @@ void emit_softmax_ce(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
     LossRow r = loss_operands(e, spec, k.ops, false);
     Loop l;
-    Val sum;
     r.row = loop_begin(e, &l, k.r0, k.r1, 1, NULL, 0);
-    r.max = row_max(e, &r);
-    over_columns(e, &r, exp_column, &sum, 1);
-    r.log_sum = vec_lane(e, emit_log(e, vec_splat(e, 4, sum)), 0);
-    over_columns(e, &r, entropy_column, &sum, 1);
-    store_scalar(e, sum, r.out, r.row);
+    row_max(e, &r);
+    Val sum = over_columns(e, &r, exp_column);
+    r.log_sum = vec_lane(e, emit_log(e, vec_splat(e, 1, sum)), 0);
+    store_scalar(e, over_columns(e, &r, entropy_column), r.out, r.row);
     loop_end(e, &l);
     emit_return(e);
 }
@@ -109,11 +109,9 @@ void emit_softmax_ce_dx(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
     LossRow r = loss_operands(e, spec, k.ops, true);
     Loop l;
-    Val sums[2];
     r.row = loop_begin(e, &l, k.r0, k.r1, 1, NULL, 0);
-    r.max = row_max(e, &r);
-    over_columns(e, &r, exp_column, sums, 2);
-    r.scale = emit_fdiv(e, sums[1], sums[0]);
+    Val targets = row_max(e, &r);
+    r.scale = emit_fdiv(e, targets, over_columns(e, &r, exp_column));
     r.cotangent = load_scalar(e, r.dl, r.row);
     emit_columns(e, r.n, emit_i64(e, 0), emit_i64(e, r.n), 1, softmax_dx_column, &r, NULL, 0);
     loop_end(e, &l);
@@ -139,9 +137,8 @@ void emit_bce(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
     LossRow r = loss_operands(e, spec, k.ops, false);
     Loop l;
-    Val sum;
     r.row = loop_begin(e, &l, k.r0, k.r1, 1, NULL, 0);
-    over_columns(e, &r, bce_column, &sum, 1);
+    Val sum = over_columns(e, &r, bce_column);
     store_scalar(e, emit_fdiv(e, sum, LLVMConstReal(e->f32, (double)r.n)), r.out, r.row);
     loop_end(e, &l);
     emit_return(e);
@@ -212,14 +209,13 @@ static void square_column(Emit *e, void *ctx, Val col, Piece p, Val *sums) {
 void emit_masked_mse(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs a = kernel_begin(e, symbol);
     Masked k = masked_init(e, spec, a.ops, 0);
-    Val total = LLVMConstReal(e->f32, 0), squares;
+    Val total = LLVMConstReal(e->f32, 0);
     Loop l;
     If f;
     k.row.row = loop_begin(e, &l, emit_i64(e, 0), emit_i64(e, k.m), 1, &total, 1);
     Val mask = load_scalar(e, k.mask, k.row.row);
     if_begin(e, &f, is_set(e, mask), &total, 1);
-    over_columns(e, &k.row, square_column, &squares, 1);
-    total = emit_fma(e, mask, squares, total);
+    total = emit_fma(e, mask, over_columns(e, &k.row, square_column), total);
     if_end(e, &f);
     loop_end(e, &l);
     total = emit_fdiv(e, emit_fmul(e, total, mask_share(e, &k)),

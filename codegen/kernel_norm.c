@@ -154,10 +154,10 @@ static Val group_means(Emit *e, const Group *g, int term, double count) {
 static void norm_group(Emit *e, const NormRows *rows, const Group *g, Val first, Val count) {
     Piece whole = {0, e->lanes, e->lanes, 0};
     group_sums(e, rows, g, first, count, false);
-    Val mean = group_means(e, g, 0, (double)rows->n);
-    vec_store(e, mean, g->mean, whole);
+    vec_store(e, group_means(e, g, 0, (double)rows->n), g->mean, whole);
     group_sums(e, rows, g, first, count, true);
-    vec_store(e, emit_fadd(e, mean, group_means(e, g, 0, (double)rows->n)), g->mean, whole);
+    Val mean = emit_fadd(e, vec_load(e, g->mean, whole), group_means(e, g, 0, (double)rows->n));
+    vec_store(e, mean, g->mean, whole);
     Val var = group_means(e, g, 1, rows->count);
     Val root = emit_sqrt(e, emit_fadd(e, var, vec_const(e, e->lanes, rows->eps)));
     vec_store(e, emit_fdiv(e, vec_const(e, e->lanes, 1), root), g->rstd, whole);

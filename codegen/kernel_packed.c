@@ -58,8 +58,6 @@ void emit_cells(Emit *e, const KernelSpec *spec, const char *symbol) {
 }
 
 // ---- rulebook ----------------------------------------------------------------------------------
-enum { MAX_REACH = 32 };
-
 typedef struct {
     int64_t count, gh, gw, side, ry, rx; // side: sub-blocks of a cell; reach in sub-blocks
     int64_t hy, hx, wide;                // halo of the plane of cells, in cells; its width
@@ -78,8 +76,6 @@ static Rules rules_shape(const KernelSpec *spec) {
     r.hx = (r.rx + r.side - 1) / r.side;
     r.wide = r.gw + 2 * r.hx;
     r.bits = log2_of(r.side);
-    if (r.ry > MAX_REACH || r.rx > MAX_REACH)
-        ice((Loc){0}, "a rulebook that reaches %d x %d", (int)r.ry, (int)r.rx);
     return r;
 }
 
@@ -103,34 +99,38 @@ static void fill_plane(Emit *e, const Rules *r) {
     loop_end(e, &l);
 }
 
-// A coordinate `pos` + d of a sub-block within its cell, as cells away (times `scale`, halo
-// included) and Morton bits.
-static void rule_axis(Emit *e, const Rules *r, Val pos, int64_t d, int64_t halo, int64_t scale,
-                      Val *cell, Val *bits) {
-    Val at = emit_iadd(e, pos, emit_i64(e, d + halo * r->side));
+// A coordinate of a sub-block, halo included: cells before it (times `scale`) and Morton bits
+// within its cell.
+static void rule_axis(Emit *e, const Rules *r, Val at, int64_t scale, Val *cell, Val *bits) {
     *cell = emit_imul(e, shift_right(e, at, r->bits), scale);
     *bits = spread(e, and_c(e, at, r->side - 1), r->bits);
 }
 
+// Index in packed order, or -1, of the sub-block at column x, halo included, of a row of sub-blocks
+// that lies in the row `ycell` of the plane, at `ybits` in its cells.
+static Val rule_entry(Emit *e, const Rules *r, Val ycell, Val ybits, Val x) {
+    Val xcell, xbits;
+    rule_axis(e, r, x, 1, &xcell, &xbits);
+    Val first = emit_index_load(e, r->plane, emit_iadd(e, ycell, xcell));
+    Val within = LLVMBuildOr(e->b, LLVMBuildShl(e->b, ybits, emit_i64(e, 1), ""), xbits, "");
+    Val none = emit_less(e, first, emit_i64(e, 0));
+    return LLVMBuildSelect(e->b, none, first, emit_iadd(e, first, within), "");
+}
+
 // The neighbours of sub-block (row,col) of a cell whose place in the plane, less the halo, is `at`.
 static void rule_entries(Emit *e, const Rules *r, Val at, Val row, Val col, Val out) {
-    Val xcell[2 * MAX_REACH + 1], xbits[2 * MAX_REACH + 1];
-    int64_t v = 0;
-    for (int64_t dx = -r->rx; dx <= r->rx; dx++)
-        rule_axis(e, r, col, dx, r->hx, 1, &xcell[dx + r->rx], &xbits[dx + r->rx]);
-    for (int64_t dy = -r->ry; dy <= r->ry; dy++) {
-        Val ycell, ybits;
-        rule_axis(e, r, row, dy, r->hy, r->wide, &ycell, &ybits);
-        ycell = emit_iadd(e, ycell, at);
-        ybits = LLVMBuildShl(e->b, ybits, emit_i64(e, 1), "");
-        for (int64_t i = 0; i <= 2 * r->rx; i++) {
-            Val first = emit_index_load(e, r->plane, emit_iadd(e, ycell, xcell[i]));
-            Val within = LLVMBuildOr(e->b, ybits, xbits[i], "");
-            Val none = emit_less(e, first, emit_i64(e, 0));
-            Val entry = LLVMBuildSelect(e->b, none, first, emit_iadd(e, first, within), "");
-            emit_index_store(e, entry, out, emit_i64(e, v++));
-        }
-    }
+    int64_t wide = 2 * r->rx + 1;
+    Val top = emit_iadd(e, row, emit_i64(e, r->hy * r->side - r->ry));
+    Val left = emit_iadd(e, col, emit_i64(e, r->hx * r->side - r->rx));
+    Loop rows, cols;
+    Val dy = loop_begin(e, &rows, emit_i64(e, 0), emit_i64(e, 2 * r->ry + 1), 1, NULL, 0);
+    Val ycell, ybits, line = emit_at(e, out, emit_imul(e, dy, wide)); // entries are as wide as f32
+    rule_axis(e, r, emit_iadd(e, top, dy), r->wide, &ycell, &ybits);
+    ycell = emit_iadd(e, ycell, at);
+    Val dx = loop_begin(e, &cols, emit_i64(e, 0), emit_i64(e, wide), 1, NULL, 0);
+    emit_index_store(e, rule_entry(e, r, ycell, ybits, emit_iadd(e, left, dx)), line, dx);
+    loop_end(e, &cols);
+    loop_end(e, &rows);
 }
 
 void emit_rulebook(Emit *e, const KernelSpec *spec, const char *symbol) {
@@ -147,7 +147,7 @@ void emit_rulebook(Emit *e, const KernelSpec *spec, const char *symbol) {
     Val j = loop_begin(e, &blocks, emit_i64(e, 0), emit_i64(e, subs), 1, NULL, 0);
     Val index = emit_imul(e, emit_iadd(e, emit_imul(e, n, subs), j), nv);
     Val row = gather_bits(e, shift_right(e, j, 1), r.bits), col = gather_bits(e, j, r.bits);
-    rule_entries(e, &r, at, row, col, emit_at(e, r.out, index)); // entries are as wide as f32
+    rule_entries(e, &r, at, row, col, emit_at(e, r.out, index));
     loop_end(e, &blocks);
     loop_end(e, &cells);
     emit_return(e);
