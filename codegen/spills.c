@@ -1,6 +1,7 @@
 // Registers that LLVM's allocator kept on the stack, read off a listing with LLVM's comments: an
 // instruction that does so ends with "32-byte Spill", "8-byte Folded Reload", of a scalable
-// register "vscale x 16-byte Spill"; the head of a block says which loop it lies in.
+// register "vscale x 16-byte Spill" or, LLVM 19, "Unknown-size Folded Spill"; the head of a block
+// says which loop it lies in.
 #include "codegen.h"
 #include <ctype.h>
 
@@ -33,20 +34,26 @@ static Spill arm_spill(char letter) {
     return letter == 'd' ? OF_FLOAT : strchr("qszvp", letter) ? OF_VECTOR : OF_OTHER;
 }
 
-static Spill riscv_spill(const char *name, const char *line, size_t n) {
-    if (find(line, n, "vscale x ")) return OF_VECTOR;
+static Spill riscv_spill(const char *name) {
+    if (*name == 'v') return OF_VECTOR;
     if (*name != 'f') return OF_OTHER;
     return name[2] == 'd' ? OF_FLOAT : OF_VECTOR; // fsd, fld; fsw, flw
 }
 
+static bool is_spill(const char *line, size_t n) {
+    static const char *const marks[] = {"-byte Spill", "-byte Reload", "-byte Folded ",
+                                        "Unknown-size Folded "};
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
+        if (find(line, n, marks[i])) return true;
+    return false;
+}
+
 static Spill spill_of(const char *line, size_t n) {
-    if (!find(line, n, "-byte Spill") && !find(line, n, "-byte Reload") &&
-        !find(line, n, "-byte Folded "))
-        return NO_SPILL;
+    if (!is_spill(line, n)) return NO_SPILL;
     const char *name = line + strspn(line, " \t"), *operand = name + strcspn(name, " \t");
     operand += strspn(operand, " \t");
     if (memchr(line, '%', n)) return x86_spill(line, n);
-    return memchr(line, '[', n) ? arm_spill(*operand) : riscv_spill(name, line, n);
+    return memchr(line, '[', n) ? arm_spill(*operand) : riscv_spill(name);
 }
 
 static bool is_call(const char *line) {

@@ -57,6 +57,7 @@ static const char *const riscv =
     "\tvs1r.v\tv8, (a0)                        # vscale x 8-byte Folded Spill\n"
     ".LBB0_1:                                # =>This Inner Loop Header: Depth=1\n"
     "\tvl1r.v\tv8, (a0)                        # vscale x 8-byte Folded Reload\n"
+    "\tvl4r.v\tv8, (a1)                        # Unknown-size Folded Reload\n"
     "\tflw\tfa5, 12(sp)                     # 4-byte Folded Reload\n"
     "\tfld\tfa5, 16(sp)                     # 8-byte Folded Reload\n"
     "\tld\ts1, 72(sp)                      # 8-byte Folded Reload\n"
@@ -84,7 +85,7 @@ static void test_counts(void **unused) {
     (void)unused;
     counts_are(x86, 7, 5, 5, 2);
     counts_are(arm, 4, 5, 5, 2);
-    counts_are(riscv, 3, 3, 4, 1);
+    counts_are(riscv, 4, 4, 5, 1);
     counts_are(calls, 1, 1, 1, 0);
 }
 
