@@ -93,13 +93,13 @@ class Configuration:
         try:
             self.needed(peer, done)
             worker, said, output = self.start(peer)
+            self.workers[peer] = worker
             worker.pause()
             self.check(output, said)
-            self.workers[peer] = worker
             self.results[peer] = {"status": "ok", **said}
         except Failure as e:
             if worker:
-                worker.close()
+                self.workers.pop(peer).close()
             self.results[peer] = {"status": e.status, "why": plain(e)}
 
     def burst(self, peer, state):

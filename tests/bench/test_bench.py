@@ -170,6 +170,22 @@ class Workers(unittest.TestCase):
         c.prepare("blis", set())
         self.assertEqual(c.results["blis"]["status"], "not installed")
 
+    def test_a_worker_ends_whatever_stops_its_check(self):
+        program = "print('ready {}', flush=True); input()"
+        c = measure.Configuration(types.SimpleNamespace(
+            start=lambda *_: ([sys.executable, "-c", program], ""), needs=lambda _: None,
+            environment=lambda *_: dict(os.environ)), 1, sorted(os.sched_getaffinity(0))[:1],
+            types.SimpleNamespace(timeout=60), None)
+
+        def interrupted(*_):
+            raise KeyboardInterrupt
+        c.check = interrupted
+        with self.assertRaises(KeyboardInterrupt):
+            c.prepare("cnxc", set())
+        worker, = c.workers.values()
+        c.close()
+        self.assertIsNotNone(worker.process.returncode)
+
     def test_answers_carry_times_and_memory(self):
         calls = []
         answer = worker.Ready({}, lambda: calls.append(1)).answer(3)
@@ -276,6 +292,28 @@ class Runs(unittest.TestCase):
             [sys.executable, os.path.join(HERE, "run"), "--cnxc", CNXC, "--out",
              os.path.join(folder, "r.json"), *arguments], check=True, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, text=True).stdout
+
+    def test_mistakes_are_found_before_measuring(self):
+        def refused(status, said, *arguments):
+            run = subprocess.run([sys.executable, os.path.join(HERE, "run"), "--cnxc", CNXC, "--quick",
+                                  *arguments], capture_output=True, text=True)
+            self.assertEqual(run.returncode, status, run.stderr)
+            self.assertIn(said, run.stderr)
+            self.assertNotIn("Traceback", run.stderr)
+        refused(2, "did you mean 'convnextv2_atto'", "--models", "convnextv2_tiny,convnextv2_ato")
+        refused(2, "'gemm 1 2' is no shape", "--models", "gemm 1 2")
+        refused(2, "--threads", "--threads", "1,0")
+        refused(2, "--batches", "--batches=-1")
+        refused(2, "--cnxc: ", "--cnxc", "/nonexistent/cnxc")
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "r.json")
+            for text in ("", "{}", "[]", '{"results":'):
+                with open(path, "w") as f:
+                    f.write(text)
+                refused(1, path, "--only", "build", "--out", path)
+                refused(1, path, "--markdown", path)
+            with open(path) as f:
+                self.assertEqual(f.read(), text)  # what was there stays
 
     def test_steps_and_builds_add_up_in_one_file(self):
         """Packed and dense, then what a compiled model costs, into the same JSON."""
