@@ -116,6 +116,10 @@ Val emit_at(Emit *e, Val base, Val index) {
     return LLVMBuildInBoundsGEP2(e->b, e->f32, base, &index, 1, "");
 }
 
+Val emit_bytes_at(Emit *e, Val base, Val bytes) {
+    return LLVMBuildInBoundsGEP2(e->b, LLVMInt8TypeInContext(e->ctx), base, &bytes, 1, "");
+}
+
 Val emit_at_c(Emit *e, Val base, int64_t index) {
     return index ? emit_at(e, base, emit_i64(e, index)) : base;
 }
@@ -250,10 +254,9 @@ static Val const_indices(Emit *e, const int *index, int n) {
 
 Val vec_splat(Emit *e, int width, Val scalar) {
     int zero[64] = {0};
-    Val v = LLVMBuildInsertElement(e->b, LLVMGetPoison(vec_type(e, width)), scalar,
-                                   LLVMConstInt(e->i32, 0, 0), "");
-    return LLVMBuildShuffleVector(e->b, v, LLVMGetPoison(vec_type(e, width)),
-                                  const_indices(e, zero, width), "");
+    Val none = LLVMGetPoison(LLVMVectorType(LLVMTypeOf(scalar), (unsigned)width));
+    Val v = LLVMBuildInsertElement(e->b, none, scalar, LLVMConstInt(e->i32, 0, 0), "");
+    return LLVMBuildShuffleVector(e->b, v, none, const_indices(e, zero, width), "");
 }
 
 Val vec_broadcast(Emit *e, Val at, int width) {

@@ -55,6 +55,7 @@ Val emit_imax(Emit *e, Val x, Val y);
 Val emit_less(Emit *e, Val x, Val y);
 Val emit_at(Emit *e, Val base, Val index); // &base[index], f32
 Val emit_at_c(Emit *e, Val base, int64_t index);
+Val emit_bytes_at(Emit *e, Val base, Val bytes); // base + bytes
 // The same address, where many constant offsets from it follow in a loop: LLVM's strength reduction
 // takes it as it is and does not spend its time on one address after the other.
 Val emit_opaque(Emit *e, Val address);
@@ -97,7 +98,7 @@ enum { MAX_PIECES = 40 };
 int emit_pieces(const Emit *e, int64_t n, Piece *out);
 LLVMTypeRef vec_type(Emit *e, int width);
 Val vec_const(Emit *e, int width, double v);
-Val vec_splat(Emit *e, int width, Val scalar);
+Val vec_splat(Emit *e, int width, Val scalar); // of any type
 Val vec_load(Emit *e, Val at, Piece p);
 void vec_store(Emit *e, Val v, Val at, Piece p);
 // The same for vectors of another element type.

@@ -121,12 +121,6 @@ Val vec_bf16_run(Emit *e, Val x, Val y) {
 // ---- dot products ------------------------------------------------------------------------------
 static Val int_const(Emit *e, int64_t v) { return LLVMConstInt(e->i32, (unsigned long long)v, 1); }
 
-static Val scalar_splat(Emit *e, int width, Val s) {
-    LLVMTypeRef type = LLVMVectorType(LLVMTypeOf(s), (unsigned)width);
-    Val v = LLVMBuildInsertElement(e->b, LLVMGetPoison(type), s, int_const(e, 0), "");
-    return LLVMBuildShuffleVector(e->b, v, LLVMGetPoison(type), int_splat(e, 32, width, 0), "");
-}
-
 Val dot_row(Emit *e, DType from, Val at) {
     Val s = LLVMBuildLoad2(e->b, from == DT_F32 ? e->f32 : e->i32, at, "");
     LLVMSetAlignment(s, from == DT_F32 ? 4 : (unsigned)dtype_bytes(from));
@@ -149,9 +143,9 @@ static Val dot_widened(Emit *e, Val row, Val columns, Val sum, int width) {
     Val low = bits_of(e, LLVMBuildShl(b, row, int_const(e, 16), ""), e->f32);
     Val high = bits_of(e, LLVMBuildAnd(b, row, int_const(e, -65536), ""), e->f32);
     Val y = bits_of(e, LLVMBuildShl(b, columns, int_splat(e, 32, width, 16), ""), type);
-    sum = emit_fma(e, scalar_splat(e, width, low), y, sum);
+    sum = emit_fma(e, vec_splat(e, width, low), y, sum);
     y = bits_of(e, LLVMBuildAnd(b, columns, int_splat(e, 32, width, -65536), ""), type);
-    return emit_fma(e, scalar_splat(e, width, high), y, sum);
+    return emit_fma(e, vec_splat(e, width, high), y, sum);
 }
 
 // sum + x0 y0 + x1 y1 over the pairs of i16 of each lane.
@@ -174,12 +168,12 @@ static Val dot_pairs(Emit *e, Val row, Val columns, Val sum, int width) {
     LLVMBuilderRef b = e->b;
     LLVMTypeRef type = int_vector(e, 16, width * 2);
     Val mask = int_const(e, 0x00ff00ff), eight = int_splat(e, 16, width * 2, 8);
-    Val even = scalar_splat(e, width, LLVMBuildAnd(b, row, mask, ""));
+    Val even = vec_splat(e, width, LLVMBuildAnd(b, row, mask, ""));
     Val odd = LLVMBuildAnd(b, LLVMBuildLShr(b, row, int_const(e, 8), ""), mask, "");
     Val y = bits_of(e, columns, type);
     Val low = LLVMBuildAShr(b, LLVMBuildShl(b, y, eight, ""), eight, "");
     sum = add_pairs(e, bits_of(e, even, type), low, sum, width);
-    odd = bits_of(e, scalar_splat(e, width, odd), type);
+    odd = bits_of(e, vec_splat(e, width, odd), type);
     return add_pairs(e, odd, LLVMBuildAShr(b, y, eight, ""), sum, width);
 }
 
@@ -191,7 +185,7 @@ static Val dot_lanes(Emit *e, Val row, Val columns, Val sum, int width) {
             LLVMBuildAnd(b, LLVMBuildLShr(b, row, int_const(e, 8 * i), ""), int_const(e, 255), "");
         Val y = LLVMBuildShl(b, columns, int_splat(e, 32, width, 24 - 8 * i), "");
         y = LLVMBuildAShr(b, y, int_splat(e, 32, width, 24), "");
-        sum = LLVMBuildAdd(b, sum, LLVMBuildMul(b, scalar_splat(e, width, x), y, ""), "");
+        sum = LLVMBuildAdd(b, sum, LLVMBuildMul(b, vec_splat(e, width, x), y, ""), "");
     }
     return sum;
 }
@@ -205,7 +199,7 @@ static Val dot_signed(Emit *e, Val row, Val columns, Val sum) {
     Val parts[] = {rest, top, top};
     for (int i = 0; i < 3; i++)
         sum = emit_intrinsic(e, "llvm.aarch64.neon.sdot", types, 2,
-                             (Val[]){sum, scalar_splat(e, 4, parts[i]), columns}, 3);
+                             (Val[]){sum, vec_splat(e, 4, parts[i]), columns}, 3);
     return sum;
 }
 
@@ -227,7 +221,7 @@ static Val dot_scalable(Emit *e, DType from, Val row, Val columns, Val sum, int 
     LLVMTypeRef fixed = LLVMTypeOf(sum);
     sum = to_scalable(e, sum, LLVMGetElementType(fixed));
     LLVMTypeRef types[] = {fixed, LLVMTypeOf(sum)};
-    Val args[] = {sum, to_scalable(e, scalar_splat(e, width, row), element),
+    Val args[] = {sum, to_scalable(e, vec_splat(e, width, row), element),
                   to_scalable(e, columns, element)};
     sum = from == DT_U8 ? emit_intrinsic(e, "llvm.aarch64.sve.usdot", types + 1, 1, args, 3)
                         : emit_intrinsic(e, "llvm.aarch64.sve.bfdot", NULL, 0, args, 3);
@@ -239,7 +233,7 @@ static Val dot_scalable(Emit *e, DType from, Val row, Val columns, Val sum, int 
 static Val dot_instruction(Emit *e, DType from, Val row, Val columns, Val sum, int width) {
     Bf16Dot bf16 = from == DT_BF16 ? e->target->bf16_dot : BF16_NONE;
     Int8Dot int8 = from == DT_U8 ? e->target->int8_dot : INT8_NONE;
-    Val args[] = {sum, scalar_splat(e, width, row), columns};
+    Val args[] = {sum, vec_splat(e, width, row), columns};
     LLVMTypeRef types[] = {
         LLVMTypeOf(sum),
         LLVMVectorType(from == DT_U8 ? int_type(e, 1) : LLVMBFloatTypeInContext(e->ctx),
@@ -261,7 +255,7 @@ static Val dot_instruction(Emit *e, DType from, Val row, Val columns, Val sum, i
 
 Val dot_add(Emit *e, DType from, Val row, Val columns, Val sum) {
     int width = vec_width(sum);
-    if (from == DT_F32) return emit_fma(e, scalar_splat(e, width, row), columns, sum);
+    if (from == DT_F32) return emit_fma(e, vec_splat(e, width, row), columns, sum);
     Val v = dot_instruction(e, from, row, columns, sum, width);
     if (v) return v;
     if (from == DT_BF16) return dot_widened(e, row, columns, sum, width);

@@ -31,9 +31,7 @@ static void tile_op(Emit *e, const char *intrinsic, uintptr_t function, Val *arg
 enum { CONFIG = 64, PALETTE = 1, ROW_BYTES_AT = 16, ROWS_AT = 48 };
 
 static void config_set(Emit *e, Val config, int64_t at, LLVMTypeRef type, Val v) {
-    Val i = emit_i64(e, at);
-    LLVMTypeRef i8 = LLVMInt8TypeInContext(e->ctx);
-    Val to = LLVMBuildInBoundsGEP2(e->b, i8, config, &i, 1, "");
+    Val to = emit_bytes_at(e, config, emit_i64(e, at));
     LLVMSetAlignment(LLVMBuildStore(e->b, LLVMBuildTrunc(e->b, v, type, ""), to), 1);
 }
 

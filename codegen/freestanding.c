@@ -59,7 +59,7 @@ static LLVMValueRef output_table(Unit *u, const Schedule *s, const LLVMValueRef 
             to = LLVMBuildSelect(u->b, LLVMBuildIsNull(u->b, wanted[i], ""), spare, wanted[i], "");
         LLVMBuildStore(u->b, to, array_at(u, table, i));
         int64_t bytes = rounded(schedule_port(s, REGION_OUTPUT, i)->bytes);
-        spare = unit_bytes_at(u, spare, unit_mul_c(u, batch, bytes));
+        spare = emit_bytes_at(&u->emit, spare, unit_mul_c(u, batch, bytes));
     }
     return table;
 }
@@ -80,11 +80,11 @@ static void emit_runner(Unit *u, const char *suffix, const Schedule *s, LLVMValu
     LLVMBuildStore(u->b, LLVMGetParam(fn, 2), inputs);
     LLVMValueRef address = LLVMBuildPtrToInt(u->b, LLVMGetParam(fn, 0), u->i64, "");
     LLVMValueRef skip = LLVMBuildNSWSub(u->b, round_up(u, address), address, "");
-    LLVMValueRef arena = unit_bytes_at(u, LLVMGetParam(fn, 0), skip);
+    LLVMValueRef arena = emit_bytes_at(&u->emit, LLVMGetParam(fn, 0), skip);
     LLVMValueRef bytes = unit_add(u, unit_mul_c(u, batch, s->image_bytes),
                                   unit_i64(u, s->fixed_bytes + s->slot_bytes));
-    LLVMValueRef scratch = unit_bytes_at(u, arena, round_up(u, bytes));
-    LLVMValueRef spare = unit_bytes_at(u, scratch, unit_i64(u, rounded(s->scratch_bytes)));
+    LLVMValueRef scratch = emit_bytes_at(&u->emit, arena, round_up(u, bytes));
+    LLVMValueRef spare = emit_bytes_at(&u->emit, scratch, unit_i64(u, rounded(s->scratch_bytes)));
     LLVMValueRef null = LLVMConstPointerNull(u->ptr);
     LLVMValueRef fields[] = {
         arena, scratch, weights, null, inputs, output_table(u, s, wanted, spare, batch),

@@ -95,6 +95,7 @@ bool codegen_prepare(Arena *a, const Schedule *prepare, const void *params, void
     host.target = codegen_native_target(a);
     if (!host.target) {
         diag_error(d, (Loc){0}, "weights cannot be embedded here: no target describes this CPU");
+        diag_hint(d, "a machine that runs one of the targets of 'cnxc targets' can embed them");
         return false;
     }
     Unit *u = unit_new(a, "jit", host.target, 2, d);

@@ -28,17 +28,14 @@ typedef struct {
     Val ops, a, b, block; // of the kernel; block: sums on the stack
 } Gemm;
 
-static Val bytes_at(Emit *e, Val base, Val bytes) {
-    return LLVMBuildInBoundsGEP2(e->b, LLVMInt8TypeInContext(e->ctx), base, &bytes, 1, "");
-}
-
 // ---- sums --------------------------------------------------------------------------------------
 // sums += a b over one depth of both.
 static void block_step(Emit *e, DType from, Val a, Val stride, Val b, int down, int across) {
     Val panel = emit_i64(e, BLOCK * GROUP);
     for (int j = 0; j < across; j++) tile_load(e, OF_B + j, emit_at_c(e, b, TILE_SIDE * j), panel);
     for (int i = 0; i < down; i++) {
-        tile_load(e, OF_A + i, i ? bytes_at(e, a, emit_imul(e, stride, TILE_SIDE)) : a, stride);
+        tile_load(e, OF_A + i, i ? emit_bytes_at(e, a, emit_imul(e, stride, TILE_SIDE)) : a,
+                  stride);
         for (int j = 0; j < across; j++) tile_dot(e, from, SUMS + 2 * i + j, OF_A + i, OF_B + j);
     }
 }

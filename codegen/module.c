@@ -18,10 +18,6 @@ LLVMValueRef unit_mul_c(Unit *u, LLVMValueRef x, int64_t c) {
     return c == 1 ? x : LLVMBuildNSWMul(u->b, x, unit_i64(u, c), "");
 }
 
-LLVMValueRef unit_bytes_at(Unit *u, LLVMValueRef base, LLVMValueRef bytes) {
-    return LLVMBuildInBoundsGEP2(u->b, u->i8, base, &bytes, 1, "");
-}
-
 LLVMValueRef unit_constant(Unit *u, LLVMValueRef init, const char *symbol) {
     LLVMValueRef g = LLVMAddGlobal(u->mod, LLVMTypeOf(init), symbol);
     LLVMSetInitializer(g, init);

@@ -73,7 +73,6 @@ LLVMValueRef unit_i64(Unit *u, int64_t v);
 LLVMValueRef unit_i32(Unit *u, int64_t v);
 LLVMValueRef unit_add(Unit *u, LLVMValueRef x, LLVMValueRef y);
 LLVMValueRef unit_mul_c(Unit *u, LLVMValueRef x, int64_t c);
-LLVMValueRef unit_bytes_at(Unit *u, LLVMValueRef base, LLVMValueRef bytes); // base + bytes
 // A private constant.
 LLVMValueRef unit_constant(Unit *u, LLVMValueRef init, const char *symbol);
 // A string as one, NUL-terminated; the null pointer for NULL.

@@ -76,10 +76,6 @@ static Val quotient(Emit *e, Val x, Val y) { return LLVMBuildUDiv(e->b, x, y, ""
 
 static Val remainder_of(Emit *e, Val x, Val y) { return LLVMBuildURem(e->b, x, y, ""); }
 
-static Val bytes_at(Emit *e, Val base, Val bytes) {
-    return LLVMBuildInBoundsGEP2(e->b, LLVMInt8TypeInContext(e->ctx), base, &bytes, 1, "");
-}
-
 static Val is_set(Emit *e, Val word) {
     return LLVMBuildICmp(e->b, LLVMIntNE, word, emit_i64(e, 0), "");
 }
@@ -124,7 +120,7 @@ static Val operand_base(Emit *e, Val w, Val place, Val offset) {
     Val bytes = emit_iadd(e, word(e, place, PLACE_CONSTANT), times(e, offset, batch));
     bytes = emit_iadd(e, bytes, times(e, thread, word(e, place, PLACE_THREAD)));
     bytes = emit_iadd(e, bytes, times(e, word(e, w, W_SLOTS), word(e, place, PLACE_SLOT)));
-    return bytes_at(e, base, bytes);
+    return emit_bytes_at(e, base, bytes);
 }
 
 // void resolve(w, part): fills the rows of the part's operands; opens the step for the profile.
@@ -160,7 +156,7 @@ static void emit_operands(Emit *e, Val ops, Val n, Val *row, const Val *unit) {
     Loop l;
     Val i = loop_begin(e, &l, emit_i64(e, 0), n, 1, row, 1), at = emit_ptr(e, *row, ROW_BASE);
     for (int k = 0; k < 3; k++)
-        at = bytes_at(e, at, times(e, unit[by[k]], word(e, *row, ROW_IMAGE + k)));
+        at = emit_bytes_at(e, at, times(e, unit[by[k]], word(e, *row, ROW_IMAGE + k)));
     LLVMBuildStore(e->b, at, words_at(e, ops, i));
     *row = words_at_c(e, *row, OPERAND_ROW);
     loop_end(e, &l);
