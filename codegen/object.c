@@ -53,11 +53,12 @@ static bool host_grants_tiles(void) {
 typedef struct {
     char *triple, *cpu;
     const char *features; // LLVM's names
+    const char *has;      // and the vector length
 } Host;
 
 static Host host_read(Arena *a) {
     char *features = LLVMGetHostCPUFeatures();
-    Host h = {LLVMGetDefaultTargetTriple(), LLVMGetHostCPUName(),
+    Host h = {LLVMGetDefaultTargetTriple(), LLVMGetHostCPUName(), arena_strdup(a, features),
               arena_printf(a, "%s%s", features, host_vector_length())};
     LLVMDisposeMessage(features);
     return h;
@@ -70,7 +71,7 @@ static void host_free(Host *h) {
 
 static bool host_runs(const Host *h, const Target *t) {
     size_t arch = strcspn(t->triple, "-") + 1;
-    return strncmp(h->triple, t->triple, arch) == 0 && host_has(h->features, t->needs) &&
+    return strncmp(h->triple, t->triple, arch) == 0 && host_has(h->has, t->needs) &&
            (!t->amx || host_grants_tiles());
 }
 
