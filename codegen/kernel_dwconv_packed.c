@@ -149,12 +149,12 @@ static void sub_block_store(Emit *e, const Packed *p, Val j, Val col, const Vect
 
 // Offset v, static, or with single positions its tap v at run time.
 static void forward_offset(Emit *e, const Packed *p, Val v, int64_t known, Val rules, Val weights,
-                           Val col, const Vectors *g, Val *sums) {
+                           Val base, const Vectors *g, Val *sums) {
     If f;
     Val entry = emit_index_load(e, p->rules, emit_iadd(e, rules, v));
     Val there = LLVMBuildICmp(e->b, LLVMIntSGE, entry, emit_i64(e, 0), "");
     if_begin(e, &f, there, sums, g->n * (int)p->area);
-    Val x = emit_opaque(e, emit_at(e, emit_at(e, p->x, col), emit_imul(e, entry, p->area * p->n)));
+    Val x = emit_opaque(e, emit_at(e, base, emit_imul(e, entry, p->area * p->n)));
     if (known >= 0) {
         offset_pairs(e, p, known, x, weights, g, sums);
     } else {
@@ -179,6 +179,7 @@ static void forward_group(Emit *e, void *ctx, Val col, const Vectors *g) {
     const Packed *p = ctx;
     Loop l, offsets;
     Val weights = emit_opaque(e, emit_at(e, p->weights, col));
+    Val x = emit_opaque(e, emit_at(e, p->x, col));
     Val j = loop_begin(e, &l, p->j0, p->j1, 1, NULL, 0);
     Val sums[MAX_VECTORS * MAX_SUB];
     int nsums = g->n * (int)p->area;
@@ -190,19 +191,18 @@ static void forward_group(Emit *e, void *ctx, Val col, const Vectors *g) {
     Val rules = emit_imul(e, j, p->nv);
     if (p->s == 1) {
         Val v = loop_begin(e, &offsets, emit_i64(e, 0), emit_i64(e, p->nv), 1, sums, nsums);
-        forward_offset(e, p, v, -1, rules, weights, col, g, sums);
+        forward_offset(e, p, v, -1, rules, weights, x, g, sums);
         loop_end(e, &offsets);
     } else {
         Val row = emit_imul(e, emit_iadd(e, j, emit_i64(e, AHEAD)), p->area);
-        Val ahead = emit_at(e, emit_at(e, p->x, col), emit_imul(e, row, p->n));
-        fetch_rows(e, p, ahead, 0, p->area, g);
+        fetch_rows(e, p, emit_at(e, x, emit_imul(e, row, p->n)), 0, p->area, g);
         for (int i = 0; i < g->n; i++) {
             Val at = emit_iadd(e, col, emit_i64(e, g->off[i]));
             epilogue_prefetch(e, &p->epi, row, at, (int)p->area, 1);
         }
         for (int64_t v = 0; v < p->nv; v++)
             if (offset_joins(p, v))
-                forward_offset(e, p, emit_i64(e, v), v, rules, weights, col, g, sums);
+                forward_offset(e, p, emit_i64(e, v), v, rules, weights, x, g, sums);
     }
     sub_block_store(e, p, j, col, g, sums);
     loop_end(e, &l);

@@ -15,16 +15,6 @@ static Val shift_right(Emit *e, Val x, int n) {
     return n ? LLVMBuildLShr(e->b, x, emit_i64(e, n), "") : x;
 }
 
-// Bits of x < 2^bits spread to every second bit.
-static Val spread(Emit *e, Val x, int bits) {
-    Val r = emit_i64(e, 0);
-    for (int i = 0; i < bits; i++) {
-        Val bit = LLVMBuildShl(e->b, and_c(e, x, INT64_C(1) << i), emit_i64(e, i), "");
-        r = LLVMBuildOr(e->b, r, bit, "");
-    }
-    return r;
-}
-
 // Every second bit of x < 4^bits.
 static Val gather_bits(Emit *e, Val x, int bits) {
     Val r = emit_i64(e, 0);
@@ -60,7 +50,7 @@ void emit_cells(Emit *e, const KernelSpec *spec, const char *symbol) {
 // ---- rulebook ----------------------------------------------------------------------------------
 typedef struct {
     int64_t count, gh, gw, side, ry, rx; // side: sub-blocks of a cell; reach in sub-blocks
-    int64_t hy, hx, wide;                // halo of the plane of cells, in cells; its width
+    int64_t wide;                        // sub-blocks of a row of the plane
     int bits;                            // log2 side
     Val cells, out, plane;
 } Rules;
@@ -72,82 +62,65 @@ static Rules rules_shape(const KernelSpec *spec) {
     r.gw = spec_ints(spec, A_grid, 1);
     r.ry = packed_reach(spec_ints(spec, A_kernel, 0), s);
     r.rx = packed_reach(spec_ints(spec, A_kernel, 1), s);
-    r.hy = (r.ry + r.side - 1) / r.side;
-    r.hx = (r.rx + r.side - 1) / r.side;
-    r.wide = r.gw + 2 * r.hx;
+    r.wide = r.gw * r.side + 2 * r.rx;
     r.bits = log2_of(r.side);
     return r;
 }
 
-// Where cell number i of the grid lies in the plane with its halo.
-static Val plane_cell(Emit *e, const Rules *r, Val cell) {
-    Val row = emit_idiv(e, cell, r->gw), col = emit_imod(e, cell, r->gw);
+// Where the first neighbour of sub-block j of a cell, above it to the left, lies in the plane.
+static Val first_neighbour(Emit *e, const Rules *r, Val cell, Val j) {
+    Val row = emit_imul(e, emit_idiv(e, cell, r->gw), r->side);
+    Val col = emit_imul(e, emit_imod(e, cell, r->gw), r->side);
+    row = emit_iadd(e, row, gather_bits(e, shift_right(e, j, 1), r->bits));
+    col = emit_iadd(e, col, gather_bits(e, j, r->bits));
     return emit_iadd(e, emit_imul(e, row, r->wide), col);
 }
 
-// The plane: index of a cell's first sub-block in packed order, -1 in no listed cell.
-static void fill_plane(Emit *e, const Rules *r) {
-    Loop l;
-    int64_t size = (r->gh + 2 * r->hy) * r->wide;
+// The plane: the index in packed order of each sub-block, -1 where none is, which is so in a halo
+// as wide as the reach.
+static void fill_plane(Emit *e, const Rules *r, int64_t size) {
+    Loop l, cells, blocks;
     Val i = loop_begin(e, &l, emit_i64(e, 0), emit_i64(e, size), 1, NULL, 0);
     emit_index_store(e, emit_i64(e, -1), r->plane, i);
     loop_end(e, &l);
-    Val n = loop_begin(e, &l, emit_i64(e, 0), emit_i64(e, r->count), 1, NULL, 0);
-    Val at = plane_cell(e, r, emit_index_load(e, r->cells, n));
-    at = emit_iadd(e, at, emit_i64(e, r->hy * r->wide + r->hx));
-    emit_index_store(e, emit_imul(e, n, r->side * r->side), r->plane, at);
+    int64_t subs = r->side * r->side;
+    Val n = loop_begin(e, &cells, emit_i64(e, 0), emit_i64(e, r->count), 1, NULL, 0);
+    Val cell = emit_index_load(e, r->cells, n);
+    Val j = loop_begin(e, &blocks, emit_i64(e, 0), emit_i64(e, subs), 1, NULL, 0);
+    Val at = first_neighbour(e, r, cell, j);
+    at = emit_iadd(e, at, emit_i64(e, r->ry * r->wide + r->rx));
+    emit_index_store(e, emit_iadd(e, emit_imul(e, n, subs), j), r->plane, at);
+    loop_end(e, &blocks);
+    loop_end(e, &cells);
+}
+
+// What the plane holds around a sub-block whose first neighbour lies `at`.
+static void copy_neighbours(Emit *e, const Rules *r, Val at, Val out) {
+    Loop l;
+    int64_t across = 2 * r->rx + 1;
+    Val dy = loop_begin(e, &l, emit_i64(e, 0), emit_i64(e, 2 * r->ry + 1), 1, NULL, 0);
+    Val line = emit_at(e, r->plane, emit_iadd(e, at, emit_imul(e, dy, r->wide)));
+    Val to = emit_at(e, out, emit_imul(e, dy, across)); // entries are as wide as f32
+    for (int64_t dx = 0; dx < across; dx++)
+        emit_index_store(e, emit_index_load(e, line, emit_i64(e, dx)), to, emit_i64(e, dx));
     loop_end(e, &l);
-}
-
-// A coordinate of a sub-block, halo included: cells before it (times `scale`) and Morton bits
-// within its cell.
-static void rule_axis(Emit *e, const Rules *r, Val at, int64_t scale, Val *cell, Val *bits) {
-    *cell = emit_imul(e, shift_right(e, at, r->bits), scale);
-    *bits = spread(e, and_c(e, at, r->side - 1), r->bits);
-}
-
-// Index in packed order, or -1, of the sub-block at column x, halo included, of a row of sub-blocks
-// that lies in the row `ycell` of the plane, at `ybits` in its cells.
-static Val rule_entry(Emit *e, const Rules *r, Val ycell, Val ybits, Val x) {
-    Val xcell, xbits;
-    rule_axis(e, r, x, 1, &xcell, &xbits);
-    Val first = emit_index_load(e, r->plane, emit_iadd(e, ycell, xcell));
-    Val within = LLVMBuildOr(e->b, LLVMBuildShl(e->b, ybits, emit_i64(e, 1), ""), xbits, "");
-    Val none = emit_less(e, first, emit_i64(e, 0));
-    return LLVMBuildSelect(e->b, none, first, emit_iadd(e, first, within), "");
-}
-
-// The neighbours of sub-block (row,col) of a cell whose place in the plane, less the halo, is `at`.
-static void rule_entries(Emit *e, const Rules *r, Val at, Val row, Val col, Val out) {
-    int64_t wide = 2 * r->rx + 1;
-    Val top = emit_iadd(e, row, emit_i64(e, r->hy * r->side - r->ry));
-    Val left = emit_iadd(e, col, emit_i64(e, r->hx * r->side - r->rx));
-    Loop rows, cols;
-    Val dy = loop_begin(e, &rows, emit_i64(e, 0), emit_i64(e, 2 * r->ry + 1), 1, NULL, 0);
-    Val ycell, ybits, line = emit_at(e, out, emit_imul(e, dy, wide)); // entries are as wide as f32
-    rule_axis(e, r, emit_iadd(e, top, dy), r->wide, &ycell, &ybits);
-    ycell = emit_iadd(e, ycell, at);
-    Val dx = loop_begin(e, &cols, emit_i64(e, 0), emit_i64(e, wide), 1, NULL, 0);
-    emit_index_store(e, rule_entry(e, r, ycell, ybits, emit_iadd(e, left, dx)), line, dx);
-    loop_end(e, &cols);
-    loop_end(e, &rows);
 }
 
 void emit_rulebook(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
     Rules r = rules_shape(spec);
+    int64_t size = (r.gh * r.side + 2 * r.ry) * r.wide;
     r.cells = emit_ptr(e, k.ops, 0);
     r.out = emit_ptr(e, k.ops, 1);
-    r.plane = emit_stack(e, e->i32, (r.gh + 2 * r.hy) * r.wide);
-    fill_plane(e, &r);
+    r.plane = emit_stack(e, e->i32, size);
+    fill_plane(e, &r, size);
     int64_t subs = r.side * r.side, nv = (2 * r.ry + 1) * (2 * r.rx + 1);
     Loop cells, blocks;
     Val n = loop_begin(e, &cells, emit_i64(e, 0), emit_i64(e, r.count), 1, NULL, 0);
-    Val at = plane_cell(e, &r, emit_index_load(e, r.cells, n));
+    Val cell = emit_index_load(e, r.cells, n);
     Val j = loop_begin(e, &blocks, emit_i64(e, 0), emit_i64(e, subs), 1, NULL, 0);
     Val index = emit_imul(e, emit_iadd(e, emit_imul(e, n, subs), j), nv);
-    Val row = gather_bits(e, shift_right(e, j, 1), r.bits), col = gather_bits(e, j, r.bits);
-    rule_entries(e, &r, at, row, col, emit_at(e, r.out, index));
+    copy_neighbours(e, &r, first_neighbour(e, &r, cell, j), emit_at(e, r.out, index));
     loop_end(e, &blocks);
     loop_end(e, &cells);
     emit_return(e);
