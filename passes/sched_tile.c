@@ -36,10 +36,18 @@ static int64_t group_parts(const Target *t, DType from) {
                                          : 1;
 }
 
+// Bytes that are multiplied one by one, where addresses and counters lie, too.
+enum { ADDRESS_REGISTERS = 12 };
+static bool single_bytes(const Target *t, DType from) {
+    return target_lanes(t) == 1 && from == DT_U8 && t->int8_dot == INT8_NONE;
+}
+
 // Registers that a step of k takes beside the sums: the panel's vectors, one broadcast, a product
-// where there is no FMA; of groups in parts each of them, and what LLVM needs to cut them.
-static int64_t step_registers(const Target *t, DType from, int64_t vectors) {
+// where there is no FMA; of groups in parts each of them, and what LLVM needs to cut them: of bytes
+// it cuts all rows first.
+static int64_t step_registers(const Target *t, DType from, int64_t rows, int64_t vectors) {
     int64_t parts = group_parts(t, from);
+    if (single_bytes(t, from)) return parts * (vectors + rows) + ADDRESS_REGISTERS;
     return parts * (vectors + 1) + (parts > 1 ? 2 : 0) + !t->fma;
 }
 
@@ -75,7 +83,7 @@ GemmTile gemm_tile(const Target *t, DType from, int64_t rows, int64_t n, int64_t
             if (mr * vectors > most) break;
             // A broadcast of groups serves one sum: LLVM loads many ahead.
             if (vectors == 1 && parts == 1 && from != DT_F32 && mr > t->tile_rows * 3 / 4) break;
-            if (mr * vectors + step_registers(t, from, vectors) > t->registers) break;
+            if (mr * vectors + step_registers(t, from, mr, vectors) > t->registers) break;
             double c = gemm_cycles(t, rows, n, mr, (double)vectors, nr, epilogue);
             if (least != 0 && c >= least * 0.999) continue;
             least = c;
@@ -129,7 +137,7 @@ static int64_t row_vectors(const Target *t, int64_t n) {
 static bool dw_fits(const Target *t, DType from, int64_t mr, int64_t n) {
     int64_t vectors = row_vectors(t, n);
     return mr * vectors <= t->tile_sums &&
-           mr * vectors + step_registers(t, from, vectors) <= t->registers;
+           mr * vectors + step_registers(t, from, mr, vectors) <= t->registers;
 }
 
 DwTile gemm_dw_tile(const Target *t, DType from, int64_t n, int64_t k) {
