@@ -14,22 +14,23 @@
 static Arena *arena;
 
 // ---- the kernels of a model --------------------------------------------------------------------
-// What decides the registers of a kernel: all attributes but extents, and of a GEMM what its last
-// panel is.
+// What decides the registers of a GEMM: all attributes but extents, and what its last panel, tile
+// and step of k are. Rows of the others are straight code up to a length: all attributes.
 static const char *kernel_key(const KernelSpec *spec) {
-    static const AttrId extents[] = {A_n, A_k,     A_m,    A_h,      A_w,
-                                     A_c, A_count, A_grid, A_blocks, A_order};
+    static const AttrId extents[] = {A_n, A_k, A_m, A_order};
+    bool dw = spec->kind == K_GEMM_DW;
+    if (spec->kind != K_GEMM && !dw) return spec_print(arena, spec);
     Attr attrs[16];
     KernelSpec key = {spec->kind, attrs, 0};
-    int64_t nr = spec_int(spec, A_nr);
     for (int i = 0; i < spec->nattrs; i++) {
         bool extent = false;
         for (size_t k = 0; k < sizeof extents / sizeof *extents; k++)
             extent |= spec->attrs[i].id == extents[k];
         if (!extent) attrs[key.nattrs++] = spec->attrs[i];
     }
-    int64_t columns = spec->kind == K_GEMM_DW ? spec_int(spec, A_k) : spec_int(spec, A_n);
-    return arena_printf(arena, "%s %d", spec_print(arena, &key), nr ? (int)(columns % nr) : 0);
+    int64_t n = spec_int(spec, A_n), k = spec_int(spec, A_k), nr = spec_int(spec, A_nr);
+    int64_t panel = (dw ? k : n) % nr, rest = dw ? n % spec_int(spec, A_mr) : k % 32;
+    return arena_printf(arena, "%s %d %d", spec_print(arena, &key), (int)panel, (int)rest);
 }
 
 static bool is_riscv(const Target *t) { return strncmp(t->triple, "riscv", 5) == 0; }
@@ -49,11 +50,10 @@ static int vectors_allowed(const Target *t, const KernelSpec *spec) {
     }
 }
 
-// Of addresses and counters: where none of the constant offsets from an address is part of a load
-// (SVE, RISC-V), and sums of bytes that lie in these registers (RISC-V).
-static bool addresses_may_spill(const Target *t, const KernelSpec *spec) {
+// Of addresses: where no constant offset, or a small one only, is part of a vector's load.
+static bool others_may_spill(const Target *t, const KernelSpec *spec) {
     bool bytes = spec_int(spec, A_from) == dtype_word(DT_U8);
-    bool bare = t->vscale || is_riscv(t);
+    bool bare = t->vscale || (is_riscv(t) && target_lanes(t) > 1);
     return bare && (bytes || spec->kind == K_DWCONV_PACKED || spec->kind == K_ELTWISE);
 }
 
@@ -76,7 +76,7 @@ static void kernel_check(Survey *s, const KernelSpec *spec) {
     if (!text) fail_msg("%s: %s", key, why);
     int spills = codegen_hot_spills(text), others = codegen_inner_spills(text);
     if (spills <= vectors_allowed(s->target, spec)) spills = 0;
-    if (addresses_may_spill(s->target, spec)) others = 0;
+    if (others_may_spill(s->target, spec)) others = 0;
     s->kernels++;
     s->spills += spills + others;
     if (spills + others)
