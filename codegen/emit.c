@@ -57,6 +57,7 @@ Val emit_function(Emit *e, const char *symbol, const LLVMTypeRef *params, int n)
     LLVMTypeRef types[16];
     for (int i = 0; i < n; i++) types[i] = params[i];
     e->fn = LLVMAddFunction(e->mod, symbol, LLVMFunctionType(e->none, types, (unsigned)n, 0));
+    e->nheld = 0;
     emit_target_attributes(e, e->fn);
     LLVMBasicBlockRef entry = LLVMAppendBasicBlockInContext(e->ctx, e->fn, "entry");
     LLVMPositionBuilderAtEnd(e->b, entry);

@@ -15,6 +15,7 @@
 
 typedef LLVMValueRef Val;
 
+enum { MAX_HELD = 48 };
 typedef struct {
     Arena *arena;
     const Target *target;
@@ -22,9 +23,11 @@ typedef struct {
     LLVMModuleRef mod;
     LLVMBuilderRef b;
     LLVMTypeRef none, i1, i32, i64, f32, ptr;
-    int lanes;  // f32 per vector
-    bool masks; // masked loads and stores are native
-    Val fn;     // function under construction
+    int lanes;               // f32 per vector
+    bool masks;              // masked loads and stores are native
+    Val fn;                  // function under construction
+    uint32_t held[MAX_HELD]; // constants of mathematics in its registers, as bits
+    int nheld;
 } Emit;
 
 // The module must be of the target. emit_free disposes of the builder only.
@@ -57,7 +60,8 @@ Val emit_at(Emit *e, Val base, Val index); // &base[index], f32
 Val emit_at_c(Emit *e, Val base, int64_t index);
 Val emit_bytes_at(Emit *e, Val base, Val bytes); // base + bytes
 // The same address, where many constant offsets from it follow in a loop: LLVM's strength reduction
-// takes it as it is and does not spend its time on one address after the other.
+// takes it as it is and does not spend its time on one address after the other. Nor does LLVM know
+// what lies there.
 Val emit_opaque(Emit *e, Val address);
 Val emit_ptr(Emit *e, Val table, int i);           // ((void **)table)[i]
 Val emit_index_load(Emit *e, Val base, Val index); // ((int32_t *)base)[index] as i64

@@ -16,18 +16,88 @@ static Val int_vector(Emit *e, int width, int32_t v) {
     return LLVMConstVector(c, (unsigned)width);
 }
 
+// Constants of a long function do not all fit beside its values: LLVM would take them out of a loop
+// and spill them there. Registers hold the first ones; the others lie in a table of the module, a
+// row of equal lanes each, and are operands in memory, at an address LLVM takes for any other.
+static bool is_held(Emit *e, uint32_t bits) {
+    for (int i = 0; i < e->nheld; i++)
+        if (e->held[i] == bits) return true;
+    if (e->nheld == e->target->constants || e->nheld == MAX_HELD) return false;
+    e->held[e->nheld++] = bits;
+    return true;
+}
+
+enum { MAX_CONSTANTS = 64 };
+
+static Val table_of(Emit *e, Val *rows, int n) {
+    Val init = LLVMConstArray2(LLVMTypeOf(rows[0]), rows, (uint64_t)n);
+    Val table = LLVMAddGlobal(e->mod, LLVMTypeOf(init), "");
+    LLVMSetInitializer(table, init);
+    LLVMSetGlobalConstant(table, 1);
+    LLVMSetLinkage(table, LLVMPrivateLinkage);
+    LLVMSetAlignment(table, (unsigned)(4 * vec_width(rows[0])));
+    return table;
+}
+
+// The address of a constant's row; the table grows by it when it is new.
+static Val table_row(Emit *e, uint32_t bits, int lanes) {
+    static const char name[] = "math.constants";
+    Val rows[MAX_CONSTANTS + 1], row = int_vector(e, lanes, (int32_t)bits);
+    Val table = LLVMGetNamedGlobal(e->mod, name), init = table ? LLVMGetInitializer(table) : NULL;
+    int n = table ? LLVMGetNumOperands(init) : 0, at = 0;
+    for (int i = 0; i < n; i++) rows[i] = LLVMGetOperand(init, (unsigned)i);
+    while (at < n && rows[at] != row) at++;
+    if (at == MAX_CONSTANTS) ice((Loc){0}, "more than %d constants", MAX_CONSTANTS);
+    if (at == n) {
+        Val old = table;
+        rows[n] = row;
+        table = table_of(e, rows, n + 1);
+        if (old) LLVMReplaceAllUsesWith(old, table);
+        if (old) LLVMDeleteGlobal(old);
+        LLVMSetValueName2(table, name, sizeof name - 1);
+    }
+    return emit_at_c(e, emit_opaque(e, table), (int64_t)at * lanes);
+}
+
+// Rows are as wide as any vector: four lanes where numbers are taken one by one.
+static Val table_load(Emit *e, LLVMTypeRef type, uint32_t bits) {
+    int lanes = e->lanes < 4 ? 4 : e->lanes;
+    Val v = LLVMBuildLoad2(e->b, type, table_row(e, bits, lanes), "");
+    LLVMSetAlignment(v, 4 * (unsigned)lanes);
+    return v;
+}
+
+static Val bit_const(Emit *e, int w, uint32_t bits) {
+    if (is_held(e, bits)) return int_vector(e, w, (int32_t)bits);
+    return table_load(e, LLVMVectorType(e->i32, (unsigned)w), bits);
+}
+
+static Val number(Emit *e, int w, double v) {
+    float rounded = (float)v;
+    uint32_t bits;
+    memcpy(&bits, &rounded, sizeof bits);
+    return is_held(e, bits) ? vec_const(e, w, v) : table_load(e, vec_type(e, w), bits);
+}
+
+// c[0] + c[1] x + ... + c[degree] x^degree
+static Val polynomial(Emit *e, Val x, const double *c, int degree) {
+    int w = vec_width(x);
+    Val p = number(e, w, c[degree]);
+    for (int i = degree - 1; i >= 0; i--) p = emit_fma(e, p, x, number(e, w, c[i]));
+    return p;
+}
+
 Val emit_exp(Emit *e, Val x) {
     int w = vec_width(x);
     x = emit_clamp_high(e, emit_clamp_low(e, x, -87), 88);
-    Val magic = vec_const(e, w, ROUNDER);
-    Val z = emit_fma(e, x, vec_const(e, w, 1.4426950408889634), magic);
+    Val magic = number(e, w, ROUNDER);
+    Val z = emit_fma(e, x, number(e, w, 1.4426950408889634), magic);
     Val n = emit_fsub(e, z, magic);
-    Val r = emit_fma(e, n, vec_const(e, w, -0.693145751953125), x);
-    r = emit_fma(e, n, vec_const(e, w, -1.428606765330187e-6), r);
-    static const double taylor[] = {1 / 720.0, 1 / 120.0, 1 / 24.0, 1 / 6.0, 0.5, 1, 1};
-    Val p = vec_const(e, w, taylor[0]);
-    for (int i = 1; i < 7; i++) p = emit_fma(e, p, r, vec_const(e, w, taylor[i]));
-    Val shift = int_vector(e, w, 23), bias = int_vector(e, w, 127 << 23);
+    Val r = emit_fma(e, n, number(e, w, -0.693145751953125), x);
+    r = emit_fma(e, n, number(e, w, -1.428606765330187e-6), r);
+    static const double taylor[] = {1, 1, 0.5, 1 / 6.0, 1 / 24.0, 1 / 120.0, 1 / 720.0};
+    Val p = polynomial(e, r, taylor, 6);
+    Val shift = int_vector(e, w, 23), bias = bit_const(e, w, 127 << 23);
     // The bits of ROUNDER shifted left by 23 vanish.
     Val bits = LLVMBuildAdd(e->b, LLVMBuildShl(e->b, as_ints(e, z), shift, ""), bias, "");
     return emit_fmul(e, p, LLVMBuildBitCast(e->b, bits, vec_type(e, w), ""));
@@ -36,26 +106,25 @@ Val emit_exp(Emit *e, Val x) {
 // x = 2^k m with m in [1/sqrt 2, sqrt 2): log m by a polynomial in m - 1 (Cephes), plus k log 2 in
 // two parts.
 Val emit_log(Emit *e, Val x) {
-    static const double poly[] = {7.0376836292e-2,  -1.1514610310e-1, 1.1676998740e-1,
-                                  -1.2420140846e-1, 1.4249322787e-1,  -1.6668057665e-1,
-                                  2.0000714765e-1,  -2.4999993993e-1, 3.3333331174e-1};
+    static const double poly[] = {3.3333331174e-1,  -2.4999993993e-1, 2.0000714765e-1,
+                                  -1.6668057665e-1, 1.4249322787e-1,  -1.2420140846e-1,
+                                  1.1676998740e-1,  -1.1514610310e-1, 7.0376836292e-2};
     int w = vec_width(x);
-    Val root = int_vector(e, w, 0x3f3504f3), bits = as_ints(e, x), shift = int_vector(e, w, 23);
+    Val root = bit_const(e, w, 0x3f3504f3), bits = as_ints(e, x), shift = int_vector(e, w, 23);
     Val k = LLVMBuildAShr(e->b, LLVMBuildSub(e->b, bits, root, ""), shift, "");
     Val m = LLVMBuildSub(e->b, bits, LLVMBuildShl(e->b, k, shift, ""), "");
-    Val f = emit_fsub(e, LLVMBuildBitCast(e->b, m, vec_type(e, w), ""), vec_const(e, w, 1));
+    Val f = emit_fsub(e, LLVMBuildBitCast(e->b, m, vec_type(e, w), ""), number(e, w, 1));
     k = LLVMBuildSIToFP(e->b, k, vec_type(e, w), "");
-    Val p = vec_const(e, w, poly[0]), square = emit_fmul(e, f, f);
-    for (int i = 1; i < 9; i++) p = emit_fma(e, p, f, vec_const(e, w, poly[i]));
+    Val p = polynomial(e, f, poly, 8), square = emit_fmul(e, f, f);
     p = emit_fmul(e, emit_fmul(e, p, f), square);
-    p = emit_fma(e, k, vec_const(e, w, -2.12194440e-4), p);
-    p = emit_fma(e, square, vec_const(e, w, -0.5), p);
-    return emit_fma(e, k, vec_const(e, w, 0.693359375), emit_fadd(e, f, p));
+    p = emit_fma(e, k, number(e, w, -2.12194440e-4), p);
+    p = emit_fma(e, square, number(e, w, -0.5), p);
+    return emit_fma(e, k, number(e, w, 0.693359375), emit_fadd(e, f, p));
 }
 
 // log(1 + x) and what rounding 1 + x has lost.
 Val emit_log1p(Emit *e, Val x) {
-    Val one = vec_const(e, vec_width(x), 1), y = emit_fadd(e, x, one);
+    Val one = number(e, vec_width(x), 1), y = emit_fadd(e, x, one);
     Val lost = emit_fsub(e, x, emit_fsub(e, y, one));
     return emit_fadd(e, emit_log(e, y), emit_fdiv(e, lost, y));
 }
@@ -107,10 +176,7 @@ static Val by_table(Emit *e, const Table *t, Val x) {
 }
 
 static Val gelu_by_power(Emit *e, Val x) {
-    int w = vec_width(x);
-    Val a = emit_clamp_high(e, emit_fabs(e, x), 12);
-    Val q = vec_const(e, w, gelu_power[6]);
-    for (int d = 5; d >= 0; d--) q = emit_fma(e, q, a, vec_const(e, w, gelu_power[d]));
+    Val a = emit_clamp_high(e, emit_fabs(e, x), 12), q = polynomial(e, a, gelu_power, 6);
     for (int i = 0; i < 4; i++) q = emit_fmul(e, q, q);
     return emit_fsub(e, emit_clamp_low(e, x, 0), emit_fdiv(e, a, q));
 }
@@ -134,30 +200,33 @@ Val emit_gelu(Emit *e, Val x) {
     return emit_fadd(e, emit_clamp_low(e, x, 0), by_table_any(e, &gelu_even, x));
 }
 
-// h(a) = Phi(-a) - a phi(a) with Phi(-a) = phi(a) times a polynomial in 1/(1 + a p/sqrt 2), an
-// approximation within 1e-7 by Abramowitz and Stegun (7.1.26): the exponential is shared.
+// h(a) = Phi(-a) - a phi(a) = 2^y H(a), y = -a^2 / (2 log 2): H is a polynomial and 2^y, of y's
+// nearest integer and the rest, another one, to whose exponent the integer is added.
 static Val slope_by_exp(Emit *e, Val a) {
-    static const double poly[] = {1.061405429, -1.453152027, 1.421413741, -0.284496736,
-                                  0.254829592};
     int w = vec_width(a);
+    Val magic = number(e, w, ROUNDER);
     a = emit_clamp_high(e, a, 12);
-    Val t = emit_fma(e, a, vec_const(e, w, 0.3275911 * 0.70710678118654752), vec_const(e, w, 1));
-    t = emit_fdiv(e, vec_const(e, w, 1), t);
-    Val p = vec_const(e, w, poly[0] / 2);
-    for (int i = 1; i < 5; i++) p = emit_fma(e, p, t, vec_const(e, w, poly[i] / 2));
-    p = emit_fma(e, a, vec_const(e, w, -0.39894228040143268), emit_fmul(e, p, t));
-    return emit_fmul(e, p, emit_exp(e, emit_fmul(e, emit_fmul(e, a, a), vec_const(e, w, -0.5))));
+    Val y = emit_fmul(e, emit_fmul(e, a, a), number(e, w, -0.72134752044448170));
+    Val z = emit_fadd(e, y, magic);
+    Val p = polynomial(e, emit_fsub(e, y, emit_fsub(e, z, magic)), gelu_slope_exp2, 5);
+    // The bits of ROUNDER shifted left by 23 vanish.
+    Val n = LLVMBuildShl(e->b, as_ints(e, z), int_vector(e, w, 23), "");
+    p = LLVMBuildBitCast(e->b, LLVMBuildAdd(e->b, as_ints(e, p), n, ""), vec_type(e, w), "");
+    return emit_fmul(e, p, polynomial(e, a, gelu_slope_poly, 9));
 }
 
 // 1/2 + sign(x) (1/2 - h(|x|))
 Val emit_gelu_slope(Emit *e, Val x) {
     int w = vec_width(x);
-    Val half = vec_const(e, w, 0.5), odd = NULL;
-    if (e->target->permute2)
+    Val half = number(e, w, 0.5), bits = as_ints(e, x), odd = NULL;
+    Val sign = LLVMBuildAnd(e->b, bits, bit_const(e, w, 0x80000000), "");
+    if (e->target->permute2) {
         odd = by_table_any(e, &gelu_slope, x);
-    else
-        odd = emit_fsub(e, half, slope_by_exp(e, emit_fabs(e, x)));
-    Val sign = LLVMBuildAnd(e->b, as_ints(e, x), int_vector(e, w, INT32_MIN), "");
+    } else {
+        Val a = LLVMBuildXor(e->b, bits, sign, "");
+        a = LLVMBuildBitCast(e->b, a, vec_type(e, w), "");
+        odd = emit_fsub(e, half, slope_by_exp(e, a));
+    }
     odd = LLVMBuildXor(e->b, as_ints(e, odd), sign, "");
     return emit_fadd(e, half, LLVMBuildBitCast(e->b, odd, vec_type(e, w), ""));
 }
@@ -166,9 +235,9 @@ Val emit_gelu_slope(Emit *e, Val x) {
 Val emit_gelu_tanh(Emit *e, Val x) {
     int w = vec_width(x);
     Val y = emit_clamp_low(e, x, -12);
-    Val cubic = emit_fma(e, emit_fmul(e, y, y), vec_const(e, w, 0.044715), vec_const(e, w, 1));
-    Val t = emit_fmul(e, emit_fmul(e, y, cubic), vec_const(e, w, -1.5957691216057308));
-    return emit_fdiv(e, y, emit_fadd(e, vec_const(e, w, 1), emit_exp(e, t)));
+    Val cubic = emit_fma(e, emit_fmul(e, y, y), number(e, w, 0.044715), number(e, w, 1));
+    Val t = emit_fmul(e, emit_fmul(e, y, cubic), number(e, w, -1.5957691216057308));
+    return emit_fdiv(e, y, emit_fadd(e, number(e, w, 1), emit_exp(e, t)));
 }
 
 // With E = exp(-2u), u = sqrt(2/pi)(x + 0.044715 x^3), s = 1/(1 + E): s + x 2u' E s^2. Beyond 10
@@ -176,12 +245,12 @@ Val emit_gelu_tanh(Emit *e, Val x) {
 Val emit_gelu_tanh_slope(Emit *e, Val x) {
     const double a = 1.5957691216057308, b = 0.044715;
     int w = vec_width(x);
-    Val one = vec_const(e, w, 1), y = emit_clamp_high(e, emit_clamp_low(e, x, -10), 10);
+    Val one = number(e, w, 1), y = emit_clamp_high(e, emit_clamp_low(e, x, -10), 10);
     Val square = emit_fmul(e, y, y);
-    Val t = emit_fma(e, square, vec_const(e, w, -a * b), vec_const(e, w, -a));
+    Val t = emit_fma(e, square, number(e, w, -a * b), number(e, w, -a));
     Val E = emit_exp(e, emit_fmul(e, y, t));
     Val s = emit_fdiv(e, one, emit_fadd(e, one, E));
-    Val slope = emit_fma(e, square, vec_const(e, w, 3 * a * b), vec_const(e, w, a));
+    Val slope = emit_fma(e, square, number(e, w, 3 * a * b), number(e, w, a));
     slope = emit_fmul(e, emit_fmul(e, slope, y), emit_fmul(e, emit_fmul(e, E, s), s));
     return emit_fadd(e, s, slope);
 }

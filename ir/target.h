@@ -47,6 +47,8 @@ typedef struct {
     // The same of depthwise kernels where it is less than registers suggest (0: it is not): columns
     // of a tile, vectors of a packed sub-block.
     int depthwise_columns, packed_vectors;
+    // Constants that registers hold in loops over long functions (GELU, its slope), beside values.
+    int constants;
     int l1, l2; // bytes
     const char *doc;
 } Target;

@@ -12,6 +12,10 @@ reweighted least squares to the absolute error of g.
 
 Slope: gelu'(x) = 1/2 + sign(x) q(|x|), q(a) = 1/2 - Phi(-a) + a phi(a), by a second table of the same
 form. Segment 31 ends at 1/2, so that the slope ends at 0 and 1.
+
+Exponential form of the slope, for targets without a table look-up: 1/2 - q(a) = 2^y H(a) with
+y = -a^2 / (2 log 2). H is a polynomial, near-minimax for the absolute error of the product; 2^y is
+2^n 2^r of y's nearest integer and the rest, |r| <= 1/2, 2^r a polynomial with constant term 1.
 """
 import math
 import numpy as np
@@ -88,9 +92,38 @@ def power_form():
     return c / top ** np.arange(7.0)
 
 
-def slope_error(table):
+def slope_exp2():
+    r = np.cos(np.linspace(0, np.pi, 2000)) / 2
+    w = 1 / 2**r
+    return [1, *near_minimax(r, (2**r - 1) * w, np.stack([w * r**i for i in range(1, 6)], 1))]
+
+
+def slope_poly(degree):
+    top = 7.0
+    a = (np.cos(np.linspace(0, np.pi, 4000)) / 2 + 0.5) * top
+    w = np.exp(-a * a / 2)
+    basis = np.stack([w * (a / top) ** i for i in range(degree + 1)], 1)
+    return near_minimax(a, 0.5 - q(a), basis) / top ** np.arange(degree + 1.0)
+
+
+def horner(c, x, fused):
+    p = np.full_like(x, c[-1])
+    for d in range(len(c) - 2, -1, -1):
+        p = fma(p, x, c[d]) if fused else p * x + c[d]
+    return p
+
+
+def by_exp(exp2, poly, x, fused):
+    a = np.minimum(abs(x), f32(12))
+    y = a * a * f32(-0.5 / math.log(2))
+    n = np.rint(y)
+    p = horner(exp2, y - n, fused) * f32(2) ** n
+    return f32(0.5) - p * horner(poly, a, fused)
+
+
+def slope_error(odd):
     x = np.linspace(-10, 10, 2000001).astype(f32)
-    got = f32(0.5) + np.copysign(f32(1), x) * evaluate(table, S_SLOPE, x)
+    got = f32(0.5) + np.copysign(f32(1), x) * odd(x)
     assert got[0] == 0 and got[-1] == 1
     return abs(got - (0.5 + np.copysign(1, x) * q(abs(x.astype(np.float64))))).max()
 
@@ -101,6 +134,12 @@ def print_table(name, table):
         v = [f"{float(c):.9g}" for c in row]
         print("    {" + ",\n     ".join(", ".join(v[i:i + 6]) for i in range(0, 32, 6)) + "},")
     print("};")
+
+
+def print_row(name, row):
+    v = [f"{float(c):.9g}" for c in row]
+    print(f"static const double {name}[{len(v)}] = {{")
+    print("    " + ",\n    ".join(", ".join(v[i:i + 4]) for i in range(0, len(v), 4)) + "};")
 
 
 def fma(x, y, z):
@@ -127,14 +166,18 @@ def main():
     print(f"#define GELU_TABLE_SCALE {float(S)!r}")
     print(f"#define GELU_TABLE_CLAMP {float(f32(31) / S)!r}")
     print_table("gelu_table", table)
-    print("static const double gelu_power[7] = {")
-    print("    " + ", ".join(f"{float(c):.9g}" for c in power[:4]) + ",")
-    print("    " + ", ".join(f"{float(c):.9g}" for c in power[4:]) + "};")
+    print_row("gelu_power", power)
     slope = table_of(q, S_SLOPE)
-    print(f"// Slope: largest absolute error {slope_error(slope):.1e}.")
+    exp2, poly = np.array(slope_exp2()).astype(f32), slope_poly(9).astype(f32)
+    error_table = slope_error(lambda x: evaluate(slope, S_SLOPE, x))
+    error_exp = max(slope_error(lambda x: by_exp(exp2, poly, x, fused)) for fused in (0, 1))
+    print(f"// Slope: largest absolute error of the table {error_table:.1e}, "
+          f"exponential form {error_exp:.1e}.")
     print(f"#define GELU_SLOPE_SCALE {float(S_SLOPE)!r}")
     print(f"#define GELU_SLOPE_CLAMP {float(f32(31) / S_SLOPE)!r}")
     print_table("gelu_slope_table", slope)
+    print_row("gelu_slope_exp2", exp2)
+    print_row("gelu_slope_poly", poly)
 
 
 if __name__ == "__main__":

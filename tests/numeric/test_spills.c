@@ -35,26 +35,16 @@ static const char *kernel_key(const KernelSpec *spec) {
 
 static bool is_riscv(const Target *t) { return strncmp(t->triple, "riscv", 5) == 0; }
 
-// What is left of vectors: constants of a long elementwise program that do not fit beside the rest
-// (GELU's derivative: SVE 19, NEON 13, one number at a time 8, AVX2 7, SSE 4; so GELU after
-// products of bf16, AVX2 6; exponentials of a softmax, AVX2 5). LLVM 19 keeps zeros, which tiles of
-// few rows start from, there for RISC-V, 2.
+// What is left of vectors: LLVM 19 keeps zeros, which tiles of few rows start from, there (RISC-V).
 static int vectors_allowed(const Target *t, const KernelSpec *spec) {
-    bool few = t->registers < 32;
-    switch (spec->kind) {
-    case K_GEMM: return few && spec_int(spec, A_from) ? 6 : is_riscv(t) ? 2 : 0;
-    case K_ELTWISE: return few ? 8 : 19;
-    case K_SOFTMAX_CE:
-    case K_SOFTMAX_CE_DX: return few ? 5 : 0;
-    default: return 0;
-    }
+    return spec->kind == K_GEMM && is_riscv(t) ? 2 : 0;
 }
 
 // Of addresses: where no constant offset, or a small one only, is part of a vector's load.
 static bool others_may_spill(const Target *t, const KernelSpec *spec) {
     bool bytes = spec_int(spec, A_from) == dtype_word(DT_U8);
     bool bare = t->vscale || (is_riscv(t) && target_lanes(t) > 1);
-    return bare && (bytes || spec->kind == K_DWCONV_PACKED || spec->kind == K_ELTWISE);
+    return bare && (bytes || spec->kind == K_DWCONV_PACKED);
 }
 
 typedef struct {
