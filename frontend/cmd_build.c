@@ -174,15 +174,14 @@ static bool calibrate(const Options *o, const Calibration *c, PipelineOptions *o
 }
 
 static bool build(const Options *o, const CodegenOptions *cg, PipelineOptions *opt,
-                  const Target *const *targets, int n, Diag *d) {
+                  int64_t pictures, const Target *const *targets, int n, Diag *d) {
     double start = cnxrt_seconds();
     Compiled *c = NEWN(o->arena, Compiled, n);
     const CodegenModel **models = NEWN(o->arena, const CodegenModel *, n);
     unsigned programs;
     ModelSpec *spec = cmd_spec(o, d);
     Calibration cal = {spec, options_get(o, "weights", NULL), options_get(o, "calibrate", NULL),
-                       64};
-    if (!options_int(o, "calibrate-pictures", 1, 1 << 20, &cal.count, stderr)) return false;
+                       pictures};
     if (!spec || !calibrate(o, &cal, opt, d) || !choose_programs(spec, cg, &programs, d))
         return false;
     programs = compile_programs(spec, programs, targets[0], opt);
@@ -217,12 +216,13 @@ int cmd_build(Arena *a, int argc, char *const *argv) {
         return EXIT_USAGE;
     }
     int kind = find_kind(options_get(&o, "emit", "exe"));
-    int64_t level = 3;
+    int64_t level = 3, pictures = 64;
     int n = 0;
     bool text = kind == EMIT_LLVM || kind == EMIT_ASM;
     const Target **targets = kind >= 0 ? cmd_target_list(&o, text, &n) : NULL;
     if (!targets || !freestanding_check(&o, (EmitKind)kind, n) || !companions_check(&o) ||
-        !cmd_dtype(&o, "weights-dtype") || !options_int(&o, "opt-level", 0, 3, &level, stderr))
+        !cmd_dtype(&o, "weights-dtype") || !options_int(&o, "opt-level", 0, 3, &level, stderr) ||
+        !options_int(&o, "calibrate-pictures", 1, 1 << 20, &pictures, stderr))
         return EXIT_USAGE;
     if ((status = cmd_pipeline_options(&o, &opt)) >= 0) return status;
     if (options_has(&o, "freestanding")) without_tiles(a, targets);
@@ -235,5 +235,5 @@ int cmd_build(Arena *a, int argc, char *const *argv) {
                          .freestanding = options_has(&o, "freestanding"),
                          .time = opt.time,
                          .opt_level = (int)level};
-    return build(&o, &cg, &opt, targets, n, diag_new(a, stderr)) ? EXIT_DONE : EXIT_INPUT;
+    return build(&o, &cg, &opt, pictures, targets, n, diag_new(a, stderr)) ? EXIT_DONE : EXIT_INPUT;
 }

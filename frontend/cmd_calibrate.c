@@ -81,7 +81,13 @@ static bool cannot_read(Diag *d, const char *what, CnxrtError *err) {
     return false;
 }
 
-static bool feed_open(Feed *f, const Calibration *c, Diag *d) {
+static void note_corrupt(void *use, const char *sample, const char *reason) {
+    fprintf(stderr, "note: %s: %s: %s; another picture takes its place\n", (const char *)use,
+            sample, reason);
+}
+
+// use: what the pictures are for, as notes of corrupt ones say.
+static bool feed_open(Feed *f, const Calibration *c, char *use, Diag *d) {
     CnxrtError err = {0};
     const InputSpec *in = &c->spec->input;
     float *mean = NEWN(c->spec->arena, float, 2 * in->channels);
@@ -98,7 +104,11 @@ static bool feed_open(Feed *f, const Calibration *c, Diag *d) {
                         .crop_pct = in->crop_pct,
                         .warp = in->warp,
                         .interpolation = in->interpolation ? "bilinear" : "bicubic"};
-    DatasetOptions o = {.path = c->pictures, .split = SPLIT_VAL, .whole = true};
+    DatasetOptions o = {.path = c->pictures,
+                        .split = SPLIT_VAL,
+                        .whole = true,
+                        .report = note_corrupt,
+                        .user = use};
     if (preprocess_of_model(&model, &f->pre, &err) != CNXRT_OK ||
         dataset_open(&o, &f->data, &err) != CNXRT_OK)
         return cannot_read(d, c->pictures, &err);
@@ -208,7 +218,7 @@ bool calibrate_ranges(const Calibration *c, PrecisionPlan *plan, Diag *d) {
     Runner r = {0};
     Feed f = {0};
     int count = 0;
-    bool ok = runner_open(&r, c, &opt, d) && feed_open(&f, c, d);
+    bool ok = runner_open(&r, c, &opt, d) && feed_open(&f, c, "calibration", d);
     Observed *all = ok ? observed_outputs(c->spec->arena, &r, &count) : NULL;
     int64_t pictures = ok ? at_most(&f, c->count) : 0, sample;
     for (int sweep = 0; ok && sweep < 2; sweep++)
@@ -260,9 +270,9 @@ static void compare(Comparison *c, const float *x, const float *y, int64_t n, in
 static void print_comparison(const Comparison *c, const PrecisionPlan *plan, FILE *out) {
     double n = (double)c->pictures;
     fprintf(out,
-            "%s against fp32 on %lld pictures: top-1 agrees on %.2f %%, logits differ by %.2f %%",
-            precision_name(plan->base), (long long)c->pictures, 100 * (double)c->agree / n,
-            100 * sqrt(c->difference / (c->size > 0 ? c->size : 1)));
+            "%s against fp32 on %lld picture%s: top-1 agrees on %.2f %%, logits differ by %.2f %%",
+            precision_name(plan->base), (long long)c->pictures, c->pictures == 1 ? "" : "s",
+            100 * (double)c->agree / n, 100 * sqrt(c->difference / (c->size > 0 ? c->size : 1)));
     if (c->labelled)
         fprintf(out, "; accuracy %.2f %% against %.2f %%",
                 100 * (double)c->right[1] / (double)c->labelled,
@@ -277,7 +287,7 @@ bool calibrate_report(const Calibration *c, const PrecisionPlan *plan, FILE *out
     Feed f = {0};
     bool ok = runner_open(&r[0], c, &opt, d);
     opt.precision = plan;
-    ok = ok && runner_open(&r[1], c, &opt, d) && feed_open(&f, c, d);
+    ok = ok && runner_open(&r[1], c, &opt, d) && feed_open(&f, c, "comparison", d);
     Comparison sum = {0};
     int64_t pictures = ok ? at_most(&f, COMPARED * c->count) : 0, classes = c->spec->head.classes,
             sample;

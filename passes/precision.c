@@ -289,8 +289,8 @@ void pass_precision(Pipeline *p) {
     if (!plan || (!precision_uses(plan, PRECISION_BF16) && !precision_uses(plan, PRECISION_INT8)))
         return;
     bool ok = true;
-    for (int i = 0; i < p->module->graphs.n; i++)
+    for (int i = 0; ok && i < p->module->graphs.n; i++) // programs have the same layers
         if (strcmp(p->module->graphs.v[i]->name, "prepare") != 0)
-            ok &= check_ranges(p, p->module->graphs.v[i]);
+            ok = check_ranges(p, p->module->graphs.v[i]);
     if (ok) rewrite_programs(p, narrow_node);
 }

@@ -62,6 +62,15 @@ grep -q 'int8 against fp32 on .* pictures: top-1 agrees on .* %, logits differ b
     fail "no report: $(cat report.txt)"
 grep -q '^stages.0.0.pwconv1 -' ranges.txt || fail "no ranges: $(cat ranges.txt)"
 ./int8 infer --input x.npy --output int8.npy
+# A corrupt picture is named, and others take its place.
+mkdir some
+cp "$SOURCE/tests/unit/data/images/rgb.png" "$SOURCE/tests/unit/data/images/grey.png" some
+echo no picture >some/a.png
+"$CNXC" build $net --programs=infer -O0 -o some.int8 --precision=int8 --weights w.safetensors \
+    --calibrate some >report.txt 2>note.txt
+grep -q 'note: calibration: a.png: ' note.txt && grep -q 'note: comparison: a.png: ' note.txt ||
+    fail "no note: $(cat note.txt)"
+grep -q 'on 3 pictures' report.txt || fail "no report: $(cat report.txt)"
 evaluated int8.eval.npy --precision=int8 --ranges=ranges.txt
 within 20 int8.npy int8.eval.npy
 within 200 fp32.npy int8.npy
@@ -115,6 +124,10 @@ must_fail "--precision: unknown precision 'bf17'" "$CNXC" build $net --programs=
 must_fail "key precision: unknown precision 'fp8'" "$CNXC" build $net --programs=infer -o no --set precision=fp8
 must_fail "key precision: unknown precision 'fp8'" "$CNXC" check $net --set precision=fp8
 must_fail "int8 needs the range" "$CNXC" build $net --programs=infer -o no --precision=int8
+[ "$(grep -c 'inputs of layer stages.0.0.pwconv1$' err.txt)" = 1 ] || fail "said more than once: $(cat err.txt)"
+must_fail "from 1 to" "$CNXC" build $net --programs=infer -o no --precision=int8 --weights w.safetensors \
+    --calibrate data --calibrate-pictures 0
+[ $status = 2 ] || fail "exit status $status of --calibrate-pictures 0"
 must_fail "--calibrate needs --weights" "$CNXC" build $net --programs=infer -o no --precision=int8 --calibrate data
 must_fail "nowhere" "$CNXC" build $net --programs=infer -o no --precision=int8 --weights w.safetensors --calibrate nowhere
 echo "stages.0.0.pwconv1 1" >bad.txt
