@@ -15,7 +15,9 @@
 // small.
 //
 // Prefetch: each step of k fetches as much of the next row tile as it consumed of this one (rows
-// are contiguous, so is a tile), and the result's lines are claimed before the sums start.
+// are contiguous, so is a tile), and the result's lines are claimed before the sums start. With
+// panels outside, as where weights come from memory, the first tiles of a panel fetch the next one,
+// a part each: memory is read all the time, not in the first tile of each panel only.
 #include "kernel.h"
 
 typedef struct {
@@ -26,12 +28,13 @@ typedef struct {
     DType from;               // of a and b
     DType to;                 // of the result
     bool rows_outer;
+    int64_t ahead;    // lines of the next panel to fetch in a step of ku
     bool in_memory;   // sums of every tile, for an epilogue that takes too many registers
     Val micro[2][64]; // [partial panel][rows]
     Val tail[2];      // [partial panel]: epilogue of a stack tile
 } Gemm;
 
-enum { MAX_SUMS = 64 };
+enum { MAX_SUMS = 64, AHEAD_TILES = 6, LINE = 16 }; // floats of a cache line
 
 // A register tile under construction.
 typedef struct {
@@ -39,6 +42,7 @@ typedef struct {
     int rows, npieces;
     Piece pieces[MAX_PIECES];
     Val a, b;           // current pointers
+    Val ahead;          // what to fetch of the next panel
     Val depth;          // k where it is an argument, else NULL: that of g
     Val rows_at[64];    // with depth: elements before each row
     Val sums[MAX_SUMS]; // [piece][row]
@@ -70,6 +74,18 @@ static void prefetch_next_rows(Emit *e, const Gemm *g, Val a, Val k) {
     for (int64_t f = 0; f < floats; f += 16) emit_prefetch(e, emit_at_c(e, at, f), false, 2);
 }
 
+// Lines of the next panel that each step of ku fetches: the panel in AHEAD_TILES tiles, or fewer.
+static int64_t lines_ahead(const Gemm *g) {
+    int64_t lines = (g->nr * g->ku + LINE * AHEAD_TILES - 1) / (LINE * AHEAD_TILES);
+    return g->rows_outer || lines * LINE > g->nr * g->ku ? 0 : lines;
+}
+
+static void prefetch_next_panel(Emit *e, const Tile *t, Val k) {
+    const Gemm *g = t->g;
+    Val at = emit_at(e, t->ahead, emit_imul(e, k, g->ahead * LINE / g->ku));
+    for (int64_t i = 0; i < g->ahead; i++) emit_prefetch(e, emit_at_c(e, at, i * LINE), false, 2);
+}
+
 static void tile_sums(Emit *e, Tile *t) {
     const Gemm *g = t->g;
     int64_t body = g->k / g->ku * g->ku;
@@ -79,6 +95,7 @@ static void tile_sums(Emit *e, Tile *t) {
                            t->npieces * t->rows);
         Val a = emit_at(e, t->a, k), b = emit_at(e, t->b, emit_imul(e, k, g->nr));
         prefetch_next_rows(e, g, t->a, k);
+        prefetch_next_panel(e, t, k);
         for (int u = 0; u < g->ku; u++) tile_step(e, t, a, b, u);
         loop_end(e, &l);
     }
@@ -96,6 +113,7 @@ static void tile_sums_to(Emit *e, Tile *t, int64_t ku) {
         Val k = loop_begin(e, &l, rest ? whole : emit_i64(e, 0), rest ? t->depth : whole,
                            rest ? 1 : ku, t->sums, t->npieces * t->rows);
         Val a = emit_at(e, t->a, k), b = emit_at(e, t->b, emit_imul(e, k, g->nr));
+        if (!rest) prefetch_next_panel(e, t, k);
         for (int u = 0; u < (rest ? 1 : ku); u++) tile_step(e, t, a, b, u);
         loop_end(e, &l);
     }
@@ -140,14 +158,15 @@ static void sums_store(Emit *e, const Tile *t, Val tile) {
                       emit_at_c(e, tile, r * t->g->nr + t->pieces[p].off), unmasked(t->pieces[p]));
 }
 
-// void micro(a, b, ops, row, col, tile): a tile of mr rows; a at the first, b at the panel.
+// void micro(a, b, ops, row, col, tile, ahead): a tile of mr rows; a at the first, b at the panel.
 static Val emit_micro(Gemm *g, bool partial) {
     Emit *e = g->e;
     int rows = (int)g->mr;
-    LLVMTypeRef params[] = {e->ptr, e->ptr, e->ptr, e->i64, e->i64, e->ptr};
+    LLVMTypeRef params[] = {e->ptr, e->ptr, e->ptr, e->i64, e->i64, e->ptr, e->ptr};
     const char *name = arena_printf(e->arena, "%s.%dx%s", g->symbol, rows, partial ? "tail" : "nr");
-    Val fn = emit_internal(e, name, params, 6);
+    Val fn = emit_internal(e, name, params, 7);
     Tile t = {.g = g, .rows = rows, .a = LLVMGetParam(fn, 0), .b = LLVMGetParam(fn, 1)};
+    t.ahead = LLVMGetParam(fn, 6);
     Val ops = LLVMGetParam(fn, 2), row = LLVMGetParam(fn, 3), col = LLVMGetParam(fn, 4);
     t.npieces = emit_pieces(e, partial ? g->n % g->nr : g->nr, t.pieces);
     if (t.npieces * rows > MAX_CARRY) ice((Loc){0}, "a GEMM tile of %d sums", t.npieces * rows);
@@ -175,19 +194,20 @@ static Val emit_micro(Gemm *g, bool partial) {
     return fn;
 }
 
-// void rows(a, b, tile, start, k): sums of fewer than mr rows to the tile, whose rows are nr apart;
-// each starts from the row start[nr], or from zero where the sums are whole numbers.
+// void rows(a, b, tile, start, k, ahead): sums of fewer than mr rows to the tile, whose rows are nr
+// apart; each starts from the row start[nr], or from zero where the sums are whole numbers.
 static Val emit_rows_micro(Gemm *g, int rows, bool partial) {
     Emit *e = g->e;
     int64_t width = partial ? g->n % g->nr : g->nr;
-    const char *name = arena_printf(e->arena, "gemm.%s.%dx%d.%d.u%d", dtype_name(g->from), rows,
-                                    (int)width, (int)g->nr, (int)g->ku);
+    const char *name = arena_printf(e->arena, "gemm.%s.%dx%d.%d.u%d%s", dtype_name(g->from), rows,
+                                    (int)width, (int)g->nr, (int)g->ku, g->ahead ? ".ahead" : "");
     Val fn = LLVMGetNamedFunction(e->mod, name);
     if (fn) return fn;
-    fn = emit_internal(e, name, (LLVMTypeRef[]){e->ptr, e->ptr, e->ptr, e->ptr, e->i64}, 5);
+    fn = emit_internal(e, name, (LLVMTypeRef[]){e->ptr, e->ptr, e->ptr, e->ptr, e->i64, e->ptr}, 6);
     Tile t = {.g = g, .rows = rows, .a = LLVMGetParam(fn, 0), .b = LLVMGetParam(fn, 1)};
     Val tile = LLVMGetParam(fn, 2), start = LLVMGetParam(fn, 3);
     t.depth = LLVMGetParam(fn, 4);
+    t.ahead = LLVMGetParam(fn, 5);
     t.npieces = emit_pieces(e, width, t.pieces);
     for (int r = 0; r < rows; r++) t.rows_at[r] = emit_imul(e, t.depth, r);
     for (int p = 0; p < t.npieces; p++) {
@@ -270,10 +290,23 @@ static Val start_row(Emit *e, const Walk *w, Val col, bool partial) {
     return at;
 }
 
-static void call_micro(Emit *e, const Walk *w, Val row, Val rows, Val col, bool partial) {
+// What tile i fetches of the panel after b: a part of it, the last tiles what others have fetched.
+// Fewer than AHEAD_TILES stay with b: a part would come that the next panel fetches as fast.
+static Val panel_ahead(Emit *e, const Walk *w, Val b, Val i) {
+    const Gemm *g = w->g;
+    int64_t panel = g->k * g->nr, part = g->k * (g->ahead * LINE / g->ku);
+    Val from = emit_imin(e, emit_imul(e, i, part), emit_i64(e, panel - part));
+    Val few = emit_less(e, w->tiles, emit_i64(e, AHEAD_TILES));
+    Val next = LLVMBuildSelect(e->b, few, emit_i64(e, 0), emit_i64(e, panel), "");
+    return emit_at(e, b, emit_iadd(e, from, next));
+}
+
+// i: the tile's number where panels are outside.
+static void call_micro(Emit *e, const Walk *w, Val i, Val row, Val rows, Val col, bool partial) {
     const Gemm *g = w->g;
     Val a = emit_at(e, w->a, emit_imul(e, row, g->k));
     Val b = emit_at(e, w->b, emit_imul(e, col, g->k));
+    Val ahead = g->ahead ? panel_ahead(e, w, b, i) : b;
     LLVMBasicBlockRef whole = LLVMAppendBasicBlockInContext(e->ctx, e->fn, "");
     LLVMBasicBlockRef part = LLVMAppendBasicBlockInContext(e->ctx, e->fn, "");
     LLVMBasicBlockRef tail = LLVMAppendBasicBlockInContext(e->ctx, e->fn, "");
@@ -287,7 +320,8 @@ static void call_micro(Emit *e, const Walk *w, Val row, Val rows, Val col, bool 
             LLVMBasicBlockRef block = LLVMAppendBasicBlockInContext(e->ctx, e->fn, "");
             LLVMAddCase(sw, emit_i64(e, r), block);
             LLVMPositionBuilderAtEnd(e->b, block);
-            emit_call(e, g->micro[partial][r], (Val[]){a, b, w->tile, start, emit_i64(e, g->k)}, 5);
+            emit_call(e, g->micro[partial][r],
+                      (Val[]){a, b, w->tile, start, emit_i64(e, g->k), ahead}, 6);
             LLVMBuildBr(e->b, tail);
         }
     } else {
@@ -297,7 +331,7 @@ static void call_micro(Emit *e, const Walk *w, Val row, Val rows, Val col, bool 
     if (g->mr > 1) emit_call(e, g->tail[partial], (Val[]){w->tile, w->ops, row, col, rows}, 5);
     LLVMBuildBr(e->b, done);
     LLVMPositionBuilderAtEnd(e->b, whole);
-    emit_call(e, g->micro[partial][g->mr], (Val[]){a, b, w->ops, row, col, w->tile}, 6);
+    emit_call(e, g->micro[partial][g->mr], (Val[]){a, b, w->ops, row, col, w->tile, ahead}, 7);
     LLVMBuildBr(e->b, done);
     LLVMPositionBuilderAtEnd(e->b, done);
 }
@@ -314,7 +348,7 @@ static void walk_rows(Emit *e, const Walk *w, Val col, bool partial) {
     Loop l;
     Val row, i = loop_begin(e, &l, emit_i64(e, 0), w->tiles, 1, NULL, 0);
     Val rows = tile_rows(e, w, i, &row);
-    call_micro(e, w, row, rows, col, partial);
+    call_micro(e, w, i, row, rows, col, partial);
     loop_end(e, &l);
 }
 
@@ -330,7 +364,7 @@ static void walk_panels(Emit *e, const Walk *w, Val c0, Val c1, Val row, Val row
         Val to = partial ? c1 : emit_imin(e, c1, emit_i64(e, full));
         Val col = loop_begin(e, &l, from, to, g->nr, NULL, 0);
         if (row)
-            call_micro(e, w, row, rows, col, partial);
+            call_micro(e, w, NULL, row, rows, col, partial);
         else
             walk_rows(e, w, col, partial);
         loop_end(e, &l);
@@ -381,6 +415,7 @@ void emit_gemm(Emit *e, const KernelSpec *spec, const char *symbol) {
     g.ku = spec_int(spec, A_ku) > 0 ? spec_int(spec, A_ku) : 1;
     if (g.ku > g.k) g.ku = 1; // on purpose a loop: LLVM would load all rows of few steps at once
     g.rows_outer = spec_int(spec, A_order) == 0;
+    g.ahead = lines_ahead(&g);
     g.in_memory = g.to != DT_F32 || epilogue_is_long(spec);
     if (g.mr >= 64) ice((Loc){0}, "a GEMM tile of %d rows", (int)g.mr);
     for (int partial = 0; partial < 2; partial++) {
