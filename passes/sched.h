@@ -137,6 +137,9 @@ int64_t row_block(int64_t rows, int64_t quantum, int64_t mr, int64_t row_bytes, 
 // Columns of a block: whole vectors or panels of `width`, so many that at most eight blocks are n.
 int64_t col_block(int64_t n, int64_t width);
 
+// Rows of an image that take less time in a linear than its weights take from memory.
+enum { FEW_ROWS = 64 };
+
 // ---- one kind of node each (schedule_linear.c, schedule_op.c) ----------------------------------
 void schedule_linear(Sched *sc, const Node *n);
 void schedule_dwconv(Sched *sc, const Node *n);

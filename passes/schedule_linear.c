@@ -2,11 +2,14 @@
 //
 // linear: A rows come from a buffer, or from a prologue: rows gathered (patchify), scaled (GRN), or
 // handed over hot by a depthwise group, into scratch, row block by row block. Few rows per image
-// split over columns instead, their prologue in a step before. GRN's scale goes to the weight
-// panels where rows outnumber the output columns by three and more, to the rows of A elsewhere.
+// split over columns instead, their prologue in a step before; so do somewhat more where a network
+// only runs and the weight does not stay in L2: all rows then take the time that it takes to read
+// it from memory, not those of the first row block, and each thread reads its part only. GRN's
+// scale goes to the weight panels where rows outnumber the output columns by three and more, to the
+// rows of A elsewhere.
 #include "sched.h"
 
-enum { FEW_ROWS = 64, PANELS_RATIO = 3, DEFER_ROWS = 128 };
+enum { SOME_ROWS = 256, PANELS_RATIO = 3, DEFER_ROWS = 128 };
 
 Value body_operand(const Node *n, Value body_value) {
     for (int i = 0; i < n->body->inputs.n; i++)
@@ -18,6 +21,13 @@ static const Node *body_node(const Node *n, int index) { return &n->body->nodes.
 
 static bool has_prologue(const GroupForm *f) {
     return f->nprologue || f->widen >= 0 || f->narrow >= 0;
+}
+
+// A linear over rows per image of `a` splits over columns.
+static bool splits_columns(const Sched *sc, int64_t rows, int64_t n, Type a) {
+    if (rows <= FEW_ROWS) return true;
+    int64_t k = type_last(a) * dtype_bytes(a.dt) / 4;
+    return !sc->trains && rows <= SOME_ROWS && gemm_tile(sc->t, a.dt, rows, n, k, false).order;
 }
 
 // ---- epilogues ---------------------------------------------------------------------------------
@@ -220,7 +230,9 @@ bool dwconv_defers(const Sched *sc, const Node *n) {
             if (u->op != OP_GROUP || !group_form(u->body, &f) || has_prologue(&f)) return false;
             const Node *a = body_node(u, f.anchor);
             return a->op == OP_LINEAR && a->args[0] == u->body->inputs.v[k] &&
-                   anchor_alone(u->body, a);
+                   anchor_alone(u->body, a) &&
+                   !splits_columns(sc, r.rows, type_last(graph_type(u->body, a->first)),
+                                   graph_type(u->body, a->args[0]));
         }
     }
     return false;
@@ -280,7 +292,7 @@ static Lin lin_of(Sched *sc, const Node *n) {
     l.over = !l.r.batch                                ? OVER_ONCE
              : l.r.rows == 1 && !needs_images(n, &l.f) ? OVER_FLAT
                                                        : OVER_IMAGE;
-    l.columns = l.r.rows <= FEW_ROWS && l.f.tail < 0;
+    l.columns = splits_columns(sc, l.r.rows, l.r.n, a) && l.f.tail < 0;
     choose_tile(sc, &l);
     return l;
 }
@@ -397,23 +409,38 @@ static Follow gemm_call(Sched *sc, Step *st, const Lin *l, Operand a) {
 // Whole vectors: the sums of columns are cleared by them.
 static int64_t unit_columns(const Sched *sc, const Lin *l) {
     int64_t nr = l->tile.nr, step = nr % target_lanes(sc->t) ? 2 * nr : nr;
-    int64_t cols = col_block(l->r.n, step), most = sc->t->l2 / 2 / (l->k * 4) / step * step;
-    if (most < step) most = step;
-    return l->tile.order && most < cols ? most : cols;
+    int64_t cols = col_block(l->r.n, step), panel = step * l->k * 4, most = sc->t->l2 / 2;
+    if (!l->tile.order || cols / step * panel <= most) return cols;
+    return step * row_block((l->r.n + step - 1) / step, 1, 1, panel, most);
 }
 
-// A step whose unit is a block of columns; the prologue is a step of its own before it.
-static void schedule_columns(Sched *sc, Lin *l) {
-    Operand a = {.buffer = has_prologue(&l->f) ? -1 : buffer_of(sc, l->x)};
-    if (has_prologue(&l->f)) {
+// The prologue of a linear whose units are blocks of columns: rows of A in memory. A scale works on
+// columns, too, as what comes before it did, and where nothing else reads x in its place.
+static Operand prologue_step(Sched *sc, const Lin *l) {
+    bool scales = l->f.nprologue && body_node(l->n, l->f.prologue[0])->op == OP_SCALE;
+    Operand a = {.buffer = buffer_of(sc, l->x)};
+    const Buffer *x = &sc->s->buffers.v[a.buffer];
+    bool own = x->region == REGION_IMAGE && sc->uses[l->x] == 1 && sc->root[l->x] == l->x;
+    if (!scales || !own || x->type.dt != l->from) {
         Dim d[] = {dim_b(1), dim_c(l->r.rows), dim_c(l->k)};
         Type t = l->r.batch ? type_make(l->from, 3, d) : type_make(l->from, 2, d + 1);
         a.buffer = buffer_new(sc, arena_printf(sc->a, "%s.rows", l->n->label ? l->n->label : ""),
                               l->r.batch ? REGION_IMAGE : REGION_FIXED, t);
-        int64_t block = row_block(l->r.rows, 1, 1, l->a_row * 2, sc->t->l2 / 8);
-        Step *st = step_new(sc, l->n, l->over, l->r.rows, block, l->k, l->k);
-        prologue_call(sc, st, l, a);
     }
+    int64_t rows = l->r.rows, block = row_block(rows, 1, 1, l->a_row * 2, sc->t->l2 / 8);
+    Step *st = step_new(sc, l->n, l->over, rows, scales ? rows : block, l->k,
+                        scales ? col_block(l->k, target_lanes(sc->t)) : l->k);
+    prologue_call(sc, st, l, a);
+    return a;
+}
+
+// A step whose unit is a block of columns; the prologue is a step of its own before it.
+static void schedule_columns(Sched *sc, Lin *l) {
+    Operand a = {0};
+    if (has_prologue(&l->f))
+        a = prologue_step(sc, l);
+    else
+        a.buffer = buffer_of(sc, l->x);
     int64_t rows = l->over == OVER_FLAT ? 8 * l->tile.mr : l->r.rows;
     Step *st = step_new(sc, l->n, l->over, l->r.rows, rows, l->r.n, unit_columns(sc, l));
     Follow follow = gemm_call(sc, st, l, a);

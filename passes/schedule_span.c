@@ -7,9 +7,9 @@
 //   step flat { sum (..) }                   step image { gemm }
 //   step image { gemm }                      step flat { sum (..) }
 //
-// Not in a span are steps whose weights are larger than L2: they would come from far away once per
-// image. Steps over the whole batch that come between wait for the end of the span, as
-// long as that pays (Waiting).
+// Not in a span are steps whose weights are larger than L2 where the rows of an image are few: they
+// would come from far away once per image. Steps over the whole batch that come between wait for
+// the end of the span, as long as that pays (Waiting).
 #include "sched.h"
 
 typedef VEC(Step) Steps;
@@ -44,9 +44,10 @@ static void divide_flat(const Schedule *s, Step *st) {
 }
 
 // ---- forming -----------------------------------------------------------------------------------
-// Weights of the step do not fit into L2 and are read in blocks of columns, best for many images.
+// Weights of the step do not fit into L2 and are read in blocks of columns, best for many images:
+// not where the rows of one take longer than reading them.
 static bool reads_large_weights(const Sched *sc, const Step *st) {
-    if (!step_columns_first(st)) return false;
+    if (!step_columns_first(st) || (st->row_block == st->rows && st->rows > FEW_ROWS)) return false;
     for (int c = 0; c < st->calls.n; c++) {
         const KernelSpec *k = &st->calls.v[c].spec;
         if (spec_int(k, A_order) && spec_int(k, A_n) * spec_int(k, A_k) * 4 > sc->t->l2)
