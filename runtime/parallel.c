@@ -7,6 +7,7 @@
 #include "parallel.h"
 #include "cnxrt_model.h"
 #include <sched.h>
+#include <stdbool.h>
 #include <unistd.h>
 #ifdef _OPENMP
 #include <omp.h>
@@ -86,9 +87,17 @@ static int running_add(int wanted) {
     return n;
 }
 
+// Whether OpenMP's threads are here: they are those of the process whose regions started them, and
+// a child of it, forked later, would wait for them without end.
+static bool threads_here(void) {
+    static _Atomic(pid_t) owner;
+    pid_t none = 0, self = getpid();
+    return atomic_compare_exchange_strong(&owner, &none, self) || none == self;
+}
+
 void cnxrt_parallel(int threads, CnxrtTask task, void *user) {
     int n = running_add(threads);
-    if (n == 1) {
+    if (n == 1 || !threads_here()) {
         task(user, 0, 1);
     } else {
 #pragma omp parallel num_threads(n)

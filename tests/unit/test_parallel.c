@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -114,12 +115,28 @@ static void regions_share_the_cpus(void **state) {
     assert_int_equal(atomic_load(&third.granted), atomic_load(&first.granted));
 }
 
+// A process forked after regions ran computes on one thread, where OpenMP would wait without end.
+static void forked_process_runs_alone(void **state) {
+    (void)state;
+    Region before = {.threads = 2};
+    region_start(&before);
+    pid_t child = fork();
+    if (child == 0) {
+        Region r = {.threads = 2};
+        alarm(30);
+        region_start(&r);
+        _exit(atomic_load(&r.granted) == 1 ? 0 : 1);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(barrier_orders_memory),
-        cmocka_unit_test(sleepers_wake),
-        cmocka_unit_test(region_numbers_threads),
-        cmocka_unit_test(regions_share_the_cpus),
+        cmocka_unit_test(barrier_orders_memory),     cmocka_unit_test(sleepers_wake),
+        cmocka_unit_test(region_numbers_threads),    cmocka_unit_test(regions_share_the_cpus),
+        cmocka_unit_test(forked_process_runs_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
