@@ -318,18 +318,18 @@ static void zero_out(Dw *g) {
 // The functions of the kernel. Those that pack are not part of its loops: what rounding keeps in
 // registers would have to be saved around each call of a micro-kernel.
 static void emit_parts(Dw *g) {
-    if (g->packed) g->pack = emit_tiles_of_dy(*g);
     for (int panel = 0; panel < 2; panel++) {
         int64_t width = panel ? g->k % g->nr : g->nr;
         if (!width || (!panel && g->k < g->nr)) continue;
-        if (g->packed) g->copy[panel] = emit_panel_of_x(g, width);
         for (int tile = 0; tile < 2; tile++) {
             int64_t rows = tile ? g->n % g->mr : g->mr;
             if (!rows || (!tile && g->n < g->mr)) continue;
             const char *what = arena_printf(g->e->arena, "%dx%d", (int)rows, (int)width);
             g->micro[panel][tile] = emit_micro(g, (int)rows, width, what);
         }
+        if (g->packed) g->copy[panel] = emit_panel_of_x(g, width);
     }
+    if (g->packed) g->pack = emit_tiles_of_dy(*g);
 }
 
 // The block at `row` and the one after it: of the next rows, or past the last of a unit of columns
