@@ -109,6 +109,7 @@ void cnxrt_parallel(int threads, CnxrtTask task, void *user) {
 int cnxrt_usable_threads(int asked) {
     if (asked > 0) return asked;
     int n = omp_get_max_threads();
+    if (n > CNXRT_MAX_THREADS) return CNXRT_MAX_THREADS;
     return n > 0 ? n : 1;
 }
 #else

@@ -6,8 +6,6 @@
 #include "parallel.h"
 #include <stdbool.h>
 
-enum { MAX_THREADS = 4096 };
-
 typedef struct {
     const CnxrtModel *model;
     CnxrtTeam team;
@@ -65,6 +63,6 @@ double cnxrt_peak_flops(const CnxrtModel *m, int threads, double seconds) {
     p.iterations = slice_iterations(m);
     p.seconds = cnxrt_seconds() + seconds;
     threads = cnxrt_usable_threads(threads);
-    cnxrt_parallel(threads < MAX_THREADS ? threads : MAX_THREADS, peak_task, &p);
+    cnxrt_parallel(threads < CNXRT_MAX_THREADS ? threads : CNXRT_MAX_THREADS, peak_task, &p);
     return p.best;
 }

@@ -181,7 +181,7 @@ CnxrtStatus cnxrt_model_check(const CnxrtModel *m, const char *programs, CnxrtEr
 }
 
 static CnxrtStatus options_check(const CnxrtModel *m, const CnxrtOptions *o, CnxrtError *err) {
-    if (o->threads < 0 || o->threads > 4096 || o->max_batch < 0) {
+    if (o->threads < 0 || o->threads > CNXRT_MAX_THREADS || o->max_batch < 0) {
         cnxrt_error_set(err, "%d threads and batches of %lld images", o->threads,
                         (long long)o->max_batch);
         return CNXRT_ERROR_ARGUMENT;

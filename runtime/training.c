@@ -39,7 +39,7 @@ void *training_state(const Training *t, int slot) { return t->state[slot]; }
 // ---- opening ------------------------------------------------------------------------------------
 
 static CnxrtStatus options_check(const TrainingOptions *o, const char *list, CnxrtError *err) {
-    if (o->threads < 0 || o->threads > 4096 || o->micro < 0 || o->batch < 0) {
+    if (o->threads < 0 || o->threads > CNXRT_MAX_THREADS || o->micro < 0 || o->batch < 0) {
         cnxrt_error_set(err, "%d threads, micro-batches of %lld and batches of %lld images",
                         o->threads, (long long)o->micro, (long long)o->batch);
         return CNXRT_ERROR_ARGUMENT;

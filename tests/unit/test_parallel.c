@@ -12,6 +12,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 enum { MAX_THREADS = 7, ROUNDS = 400 };
 
@@ -81,6 +84,19 @@ static void region_numbers_threads(void **state) {
     assert_true(three == 3 || three == 1);
 }
 
+// Of a host that lets OpenMP have more than a team's stack can hold.
+static void default_threads_have_a_limit(void **state) {
+    (void)state;
+#ifdef _OPENMP
+    int before = omp_get_max_threads();
+    omp_set_num_threads(99999);
+    assert_int_equal(cnxrt_usable_threads(0), CNXRT_MAX_THREADS);
+    omp_set_num_threads(before);
+#else
+    skip();
+#endif
+}
+
 typedef struct {
     int threads;
     atomic_int granted; // 0: the region has not begun
@@ -134,9 +150,9 @@ static void forked_process_runs_alone(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(barrier_orders_memory),     cmocka_unit_test(sleepers_wake),
-        cmocka_unit_test(region_numbers_threads),    cmocka_unit_test(regions_share_the_cpus),
-        cmocka_unit_test(forked_process_runs_alone),
+        cmocka_unit_test(barrier_orders_memory),  cmocka_unit_test(sleepers_wake),
+        cmocka_unit_test(region_numbers_threads), cmocka_unit_test(default_threads_have_a_limit),
+        cmocka_unit_test(regions_share_the_cpus), cmocka_unit_test(forked_process_runs_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
