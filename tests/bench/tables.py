@@ -238,4 +238,4 @@ def all_tables(data):
 def ordered(records, task):
     """As the task lists its models, whatever order they were measured in."""
     place = {m: i for i, m in enumerate(TASKS[task].models)}
-    return sorted(records, key=lambda r: place.get(r["model"], len(place)))
+    return sorted(records, key=lambda r: (place.get(r["model"], len(place)), r["batch"]))
