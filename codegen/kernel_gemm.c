@@ -34,7 +34,7 @@ typedef struct {
     Val tail[2];      // [partial panel]: epilogue of a stack tile
 } Gemm;
 
-enum { MAX_SUMS = 64, AHEAD_TILES = 6, LINE = 16 }; // floats of a cache line
+enum { MAX_SUMS = 64, AHEAD_TILES = 6, AHEAD_ROWS = 10, LINE = 16 }; // floats of a cache line
 
 // A register tile under construction.
 typedef struct {
@@ -75,9 +75,11 @@ static void prefetch_next_rows(Emit *e, const Gemm *g, Val a, Val k) {
 }
 
 // Lines of the next panel that each step of ku fetches: the panel in AHEAD_TILES tiles, or fewer.
+// None in tiles of more than AHEAD_ROWS rows, whose loads LLVM would move in front and spill.
 static int64_t lines_ahead(const Gemm *g) {
     int64_t lines = (g->nr * g->ku + LINE * AHEAD_TILES - 1) / (LINE * AHEAD_TILES);
-    return g->rows_outer || lines * LINE > g->nr * g->ku ? 0 : lines;
+    bool fits = g->mr <= AHEAD_ROWS && lines * LINE <= g->nr * g->ku;
+    return g->rows_outer || !fits ? 0 : lines;
 }
 
 static void prefetch_next_panel(Emit *e, const Tile *t, Val k) {
