@@ -279,17 +279,25 @@ typedef struct {
     Val ops, a, b, tile, tiles, share, extra, r0;
 } Walk;
 
-// The row that sums start from, behind the rows of the stack tile.
+// The row that sums start from, behind the rows of the stack tile; without a bias zero_start has
+// written it.
 static Val start_row(Emit *e, const Walk *w, Val col, bool partial) {
     const Gemm *g = w->g;
+    Val at = emit_at_c(e, w->tile, g->mr * g->nr);
+    if (!w->epi->first) return at;
     Piece pieces[MAX_PIECES];
     int n = emit_pieces(e, partial ? g->n % g->nr : g->nr, pieces);
-    Val at = emit_at_c(e, w->tile, g->mr * g->nr);
     for (int p = 0; p < n; p++)
         vec_store(
             e, epilogue_start(e, w->epi, emit_iadd(e, col, emit_i64(e, pieces[p].off)), pieces[p]),
             emit_at_c(e, at, pieces[p].off), unmasked(pieces[p]));
     return at;
+}
+
+static void zero_start(Emit *e, const Walk *w) {
+    const Gemm *g = w->g;
+    bool read = g->mr > 1 && g->from != DT_U8;
+    if (read && !w->epi->first) emit_run(e, emit_at_c(e, w->tile, g->mr * g->nr), NULL, g->nr);
 }
 
 // What tile i fetches of the panel after b: a part of it, the last tiles what others have fetched.
@@ -382,6 +390,7 @@ static void emit_walk(Gemm *g) {
     epilogue_init(e, &epi, g->spec, k.ops, 3, g->n, g->from != DT_U8);
     epilogue_zero_stats(e, &epi, k.c0, k.c1);
     w.epi = &epi;
+    zero_start(e, &w);
     w.a = emit_ptr(e, k.ops, 0);
     w.b = emit_ptr(e, k.ops, 1);
     Val count = emit_isub(e, k.r1, k.r0);
