@@ -263,9 +263,11 @@ Val dot_add(Emit *e, DType from, Val row, Val columns, Val sum) {
                                                : dot_lanes(e, row, columns, sum, width);
 }
 
+// The last piece, which may be narrower, first: a broadcast that ended as a part of itself would be
+// where LLVM puts that sum, and take a register more.
 void dot_add_row(Emit *e, DType from, Val row, const Val *panel, int npieces, Val *sums,
                  int stride) {
-    for (int p = 0; p < npieces; p++)
+    for (int p = npieces - 1; p >= 0; p--)
         sums[p * stride] = dot_add(e, from, row, panel[p], sums[p * stride]);
 }
 
