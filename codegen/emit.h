@@ -28,6 +28,7 @@ typedef struct {
     Val fn;                  // function under construction
     uint32_t held[MAX_HELD]; // constants of mathematics in its registers, as bits
     int nheld;
+    const char *function; // of mathematics, whose table the other constants lie in
 } Emit;
 
 // The module must be of the target. emit_free disposes of the builder only.
@@ -186,7 +187,8 @@ void tile_dot(Emit *e, DType from, int sum, int a, int b);
 // zeros.
 Val emit_gelu(Emit *e, Val x);
 Val emit_gelu_tanh(Emit *e, Val x);
-// Their derivatives, with the same error; NaN passes, the infinities give 1 and 0.
+// Their derivatives, with the same error; NaN passes, but where tables are (permute2), which take
+// it for an infinity; the infinities give 1 and 0.
 Val emit_gelu_slope(Emit *e, Val x);
 Val emit_gelu_tanh_slope(Emit *e, Val x);
 // Relative error <= 3e-7 for |x| <= 87; beyond that it saturates.

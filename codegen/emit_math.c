@@ -18,7 +18,9 @@ static Val int_vector(Emit *e, int width, int32_t v) {
 
 // Constants of a long function do not all fit beside its values: LLVM would take them out of a loop
 // and spill them there. Registers hold the first ones; the others lie in a table of the module, a
-// row of equal lanes each, and are operands in memory, at an address LLVM takes for any other.
+// row of equal lanes each, and are operands in memory, at an address LLVM takes for any other. Each
+// function has a table of its own: what two of them read at one address would be loaded once and
+// stay in registers from one to the other.
 static bool is_held(Emit *e, uint32_t bits) {
     for (int i = 0; i < e->nheld; i++)
         if (e->held[i] == bits) return true;
@@ -41,7 +43,7 @@ static Val table_of(Emit *e, Val *rows, int n) {
 
 // The address of a constant's row; the table grows by it when it is new.
 static Val table_row(Emit *e, uint32_t bits, int lanes) {
-    static const char name[] = "math.constants";
+    const char *name = arena_printf(e->arena, "math.%s", e->function);
     Val rows[MAX_CONSTANTS + 1], row = int_vector(e, lanes, (int32_t)bits);
     Val table = LLVMGetNamedGlobal(e->mod, name), init = table ? LLVMGetInitializer(table) : NULL;
     int n = table ? LLVMGetNumOperands(init) : 0, at = 0;
@@ -54,7 +56,7 @@ static Val table_row(Emit *e, uint32_t bits, int lanes) {
         table = table_of(e, rows, n + 1);
         if (old) LLVMReplaceAllUsesWith(old, table);
         if (old) LLVMDeleteGlobal(old);
-        LLVMSetValueName2(table, name, sizeof name - 1);
+        LLVMSetValueName2(table, name, strlen(name));
     }
     return emit_at_c(e, emit_opaque(e, table), (int64_t)at * lanes);
 }
@@ -88,6 +90,7 @@ static Val polynomial(Emit *e, Val x, const double *c, int degree) {
 }
 
 Val emit_exp(Emit *e, Val x) {
+    e->function = "exp";
     int w = vec_width(x);
     x = emit_clamp_high(e, emit_clamp_low(e, x, -87), 88);
     Val magic = number(e, w, ROUNDER);
@@ -106,6 +109,7 @@ Val emit_exp(Emit *e, Val x) {
 // x = 2^k m with m in [1/sqrt 2, sqrt 2): log m by a polynomial in m - 1 (Cephes), plus k log 2 in
 // two parts.
 Val emit_log(Emit *e, Val x) {
+    e->function = "log";
     static const double poly[] = {3.3333331174e-1,  -2.4999993993e-1, 2.0000714765e-1,
                                   -1.6668057665e-1, 1.4249322787e-1,  -1.2420140846e-1,
                                   1.1676998740e-1,  -1.1514610310e-1, 7.0376836292e-2};
@@ -124,6 +128,7 @@ Val emit_log(Emit *e, Val x) {
 
 // log(1 + x) and what rounding 1 + x has lost.
 Val emit_log1p(Emit *e, Val x) {
+    e->function = "log1p";
     Val one = number(e, vec_width(x), 1), y = emit_fadd(e, x, one);
     Val lost = emit_fsub(e, x, emit_fsub(e, y, one));
     return emit_fadd(e, emit_log(e, y), emit_fdiv(e, lost, y));
@@ -196,27 +201,33 @@ static Val by_table_any(Emit *e, const Table *t, Val x) {
 }
 
 Val emit_gelu(Emit *e, Val x) {
+    e->function = "gelu";
     if (!e->target->permute2) return gelu_by_power(e, x);
     return emit_fadd(e, emit_clamp_low(e, x, 0), by_table_any(e, &gelu_even, x));
 }
 
-// h(a) = Phi(-a) - a phi(a) = 2^y H(a), y = -a^2 / (2 log 2): H is a polynomial and 2^y, of y's
-// nearest integer and the rest, another one, to whose exponent the integer is added.
-static Val slope_by_exp(Emit *e, Val a) {
-    int w = vec_width(a);
-    Val magic = number(e, w, ROUNDER);
-    a = emit_clamp_high(e, a, 12);
-    Val y = emit_fmul(e, emit_fmul(e, a, a), number(e, w, -0.72134752044448170));
-    Val z = emit_fadd(e, y, magic);
-    Val p = polynomial(e, emit_fsub(e, y, emit_fsub(e, z, magic)), gelu_slope_exp2, 5);
+// 2^(xy), |xy| < 126: xy's nearest integer is added to the exponent of 2 to the rest, a polynomial.
+static Val power_of_two(Emit *e, Val x, Val y) {
+    int w = vec_width(x);
+    Val magic = number(e, w, ROUNDER), z = emit_fma(e, x, y, magic);
+    Val rest = emit_fma(e, x, y, emit_fsub(e, magic, z));
+    Val p = polynomial(e, rest, gelu_exp2, 5);
     // The bits of ROUNDER shifted left by 23 vanish.
     Val n = LLVMBuildShl(e->b, as_ints(e, z), int_vector(e, w, 23), "");
-    p = LLVMBuildBitCast(e->b, LLVMBuildAdd(e->b, as_ints(e, p), n, ""), vec_type(e, w), "");
-    return emit_fmul(e, p, polynomial(e, a, gelu_slope_poly, 9));
+    return LLVMBuildBitCast(e->b, LLVMBuildAdd(e->b, as_ints(e, p), n, ""), vec_type(e, w), "");
+}
+
+// h(a) = Phi(-a) - a phi(a) = 2^(-a^2 / (2 log 2)) H(a), H a polynomial.
+static Val slope_by_exp(Emit *e, Val a) {
+    a = emit_clamp_high(e, a, 12);
+    Val scale = number(e, vec_width(a), -0.72134752044448170);
+    Val power = power_of_two(e, emit_fmul(e, a, a), scale);
+    return emit_fmul(e, power, polynomial(e, a, gelu_slope_poly, 9));
 }
 
 // 1/2 + sign(x) (1/2 - h(|x|))
 Val emit_gelu_slope(Emit *e, Val x) {
+    e->function = "gelu_slope";
     int w = vec_width(x);
     Val half = number(e, w, 0.5), bits = as_ints(e, x), odd = NULL;
     Val sign = LLVMBuildAnd(e->b, bits, bit_const(e, w, 0x80000000), "");
@@ -231,26 +242,34 @@ Val emit_gelu_slope(Emit *e, Val x) {
     return emit_fadd(e, half, LLVMBuildBitCast(e->b, odd, vec_type(e, w), ""));
 }
 
-// x / (1 + exp(-2 sqrt(2/pi) (x + 0.044715 x^3))); below -12 the result underflows anyway.
-Val emit_gelu_tanh(Emit *e, Val x) {
+// The tanh forms, with u = sqrt(2/pi)(x + 0.044715 x^3) and E = exp(-2u) = 2^(-2u / log 2). Beyond
+// TANH_CLAMP 1 + E is 1 or all of the result vanishes.
+static const double TANH_SCALE = 1.5957691216057308, TANH_CUBE = 0.044715, TANH_CLAMP = 9;
+
+static Val tanh_power(Emit *e, Val x, Val square) {
+    const double scale = -TANH_SCALE * 1.4426950408889634;
     int w = vec_width(x);
-    Val y = emit_clamp_low(e, x, -12);
-    Val cubic = emit_fma(e, emit_fmul(e, y, y), number(e, w, 0.044715), number(e, w, 1));
-    Val t = emit_fmul(e, emit_fmul(e, y, cubic), number(e, w, -1.5957691216057308));
-    return emit_fdiv(e, y, emit_fadd(e, number(e, w, 1), emit_exp(e, t)));
+    return power_of_two(e, x,
+                        emit_fma(e, square, number(e, w, scale * TANH_CUBE), number(e, w, scale)));
 }
 
-// With E = exp(-2u), u = sqrt(2/pi)(x + 0.044715 x^3), s = 1/(1 + E): s + x 2u' E s^2. Beyond 10
-// the slope is 0 or 1.
+// x / (1 + E)
+Val emit_gelu_tanh(Emit *e, Val x) {
+    e->function = "gelu_tanh";
+    Val low = emit_clamp_low(e, x, -TANH_CLAMP), y = emit_clamp_high(e, low, TANH_CLAMP);
+    Val E = tanh_power(e, y, emit_fmul(e, y, y));
+    return emit_fdiv(e, low, emit_fadd(e, number(e, vec_width(x), 1), E));
+}
+
+// s (1 + 2x u' E s), s = 1 / (1 + E)
 Val emit_gelu_tanh_slope(Emit *e, Val x) {
-    const double a = 1.5957691216057308, b = 0.044715;
+    e->function = "gelu_tanh_slope";
     int w = vec_width(x);
-    Val one = number(e, w, 1), y = emit_clamp_high(e, emit_clamp_low(e, x, -10), 10);
-    Val square = emit_fmul(e, y, y);
-    Val t = emit_fma(e, square, number(e, w, -a * b), number(e, w, -a));
-    Val E = emit_exp(e, emit_fmul(e, y, t));
-    Val s = emit_fdiv(e, one, emit_fadd(e, one, E));
-    Val slope = emit_fma(e, square, number(e, w, 3 * a * b), number(e, w, a));
-    slope = emit_fmul(e, emit_fmul(e, slope, y), emit_fmul(e, emit_fmul(e, E, s), s));
-    return emit_fadd(e, s, slope);
+    Val y = emit_clamp_high(e, emit_clamp_low(e, x, -TANH_CLAMP), TANH_CLAMP);
+    Val square = emit_fmul(e, y, y), one = number(e, w, 1);
+    Val slope =
+        emit_fma(e, square, number(e, w, 3 * TANH_SCALE * TANH_CUBE), number(e, w, TANH_SCALE));
+    slope = emit_fmul(e, slope, y);
+    Val E = tanh_power(e, y, square), s = emit_fdiv(e, one, emit_fadd(e, one, E));
+    return emit_fmul(e, s, emit_fma(e, emit_fmul(e, slope, E), s, one));
 }

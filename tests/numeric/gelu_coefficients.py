@@ -15,7 +15,8 @@ form. Segment 31 ends at 1/2, so that the slope ends at 0 and 1.
 
 Exponential form of the slope, for targets without a table look-up: 1/2 - q(a) = 2^y H(a) with
 y = -a^2 / (2 log 2). H is a polynomial, near-minimax for the absolute error of the product; 2^y is
-2^n 2^r of y's nearest integer and the rest, |r| <= 1/2, 2^r a polynomial with constant term 1.
+2^n 2^r of y's nearest integer and the rest, |r| <= 1/2, 2^r a polynomial with constant term 1. The
+tanh forms take 2^y from the same one.
 """
 import math
 import numpy as np
@@ -92,7 +93,7 @@ def power_form():
     return c / top ** np.arange(7.0)
 
 
-def slope_exp2():
+def exp2_poly():
     r = np.cos(np.linspace(0, np.pi, 2000)) / 2
     w = 1 / 2**r
     return [1, *near_minimax(r, (2**r - 1) * w, np.stack([w * r**i for i in range(1, 6)], 1))]
@@ -115,9 +116,10 @@ def horner(c, x, fused):
 
 def by_exp(exp2, poly, x, fused):
     a = np.minimum(abs(x), f32(12))
-    y = a * a * f32(-0.5 / math.log(2))
+    square, scale = a * a, f32(-0.5 / math.log(2))
+    y = square.astype(np.float64) * np.float64(scale) if fused else square * scale
     n = np.rint(y)
-    p = horner(exp2, y - n, fused) * f32(2) ** n
+    p = horner(exp2, (y - n).astype(f32), fused) * f32(2) ** n.astype(f32)
     return f32(0.5) - p * horner(poly, a, fused)
 
 
@@ -168,7 +170,7 @@ def main():
     print_table("gelu_table", table)
     print_row("gelu_power", power)
     slope = table_of(q, S_SLOPE)
-    exp2, poly = np.array(slope_exp2()).astype(f32), slope_poly(9).astype(f32)
+    exp2, poly = np.array(exp2_poly()).astype(f32), slope_poly(9).astype(f32)
     error_table = slope_error(lambda x: evaluate(slope, S_SLOPE, x))
     error_exp = max(slope_error(lambda x: by_exp(exp2, poly, x, fused)) for fused in (0, 1))
     print(f"// Slope: largest absolute error of the table {error_table:.1e}, "
@@ -176,7 +178,7 @@ def main():
     print(f"#define GELU_SLOPE_SCALE {float(S_SLOPE)!r}")
     print(f"#define GELU_SLOPE_CLAMP {float(f32(31) / S_SLOPE)!r}")
     print_table("gelu_slope_table", slope)
-    print_row("gelu_slope_exp2", exp2)
+    print_row("gelu_exp2", exp2)
     print_row("gelu_slope_poly", poly)
 
 

@@ -336,6 +336,22 @@ static void test_gelu(void **unused) {
     }
 }
 
+// Slopes of what is not finite, and far from zero.
+static void slope_special(const Target *t, int64_t word) {
+    static const float far[] = {INFINITY, 3e38f, 1e10f, 40};
+    enum { N = 19 };
+    Spec s = spec_new(K_ELTWISE);
+    set_int(&s, A_n, N);
+    set_ints(&s, A_epilogue, &word, 1);
+    float *x = floats_new(N), *y = floats_new(N), *ones = floats_new(N);
+    for (int j = 0; j < N; j++) ones[j] = 1;
+    for (int j = 0; j < N; j++) x[j] = (j & 1 ? -1 : 1) * far[j / 2 % 4];
+    x[N - 1] = NAN;
+    compile(t, &s)((void *[]){ones, y, x}, 0, 1, 0, N);
+    for (int j = 0; j < N - 1; j++) assert_true(fabsf(y[j] - (j & 1 ? 0 : 1)) < 1e-6f);
+    assert_true(isnan(y[N - 1]) || (word == EPI_GELU_DX && t->permute2));
+}
+
 static void test_gelu_special(void **unused) {
     (void)unused;
     for (int i = 0; i < ntargets; i++)
@@ -358,6 +374,8 @@ static void test_gelu_special(void **unused) {
             assert_true(fabsf(y[2]) < 1e-6f && y[3] == 0 && y[7] == 0);
             assert_true(y[4] == 3e38f && fabsf(y[5]) < 1e-6f && fabsf(y[6]) < 1e-30f);
         }
+    for (int i = 0; i < ntargets; i++) slope_special(targets[i], EPI_GELU_DX);
+    for (int i = 0; i < ntargets; i++) slope_special(targets[i], EPI_GELU_TANH_DX);
 }
 
 // ---- statistics --------------------------------------------------------------------------------
