@@ -204,6 +204,8 @@ static bool load_raw(CompiledModel *c, const char *path, char *blob, Diag *d) {
     CnxrtWeights *w = NULL;
     CnxrtStatus status = cnxrt_weights_open(path, &w, &err);
     if (status == CNXRT_OK) status = cnxrt_weights_load(w, params, m->nparams, blob, &err);
+    if (status == CNXRT_OK && strstr(m->precision, "int8"))
+        status = cnxrt_weights_finite(path, params, m->nparams, blob, &err);
     const char *classes = status == CNXRT_OK ? cnxrt_weights_metadata(w, "classes") : NULL;
     if (classes) c->model.class_names = arena_strdup(a, classes);
     cnxrt_weights_close(w);

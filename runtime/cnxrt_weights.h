@@ -87,6 +87,10 @@ CnxrtStatus cnxrt_weights_narrow(const char *path, const char *tensor, const cha
                                  const float *values, int64_t n, void *out, CnxrtError *err);
 // The way back, of "F32", too.
 void cnxrt_weights_widen(const char *dtype, const void *elements, int64_t n, float *out);
+// An error names the first parameter in a blob, of the file `path`, that is not finite: in int8
+// nothing would show it.
+CnxrtStatus cnxrt_weights_finite(const char *path, const CnxrtParam *params, int nparams,
+                                 const void *blob, CnxrtError *err);
 // The seeded value of parameters (see docs/weights.md): deterministic, the same everywhere.
 void cnxrt_seed_weights(const char *name, int rank, const int64_t *dims, uint64_t seed, float *dst);
 // The n uniform values in [-1, 1) (exact in f32) that the stream `name` of a seed consists of.

@@ -64,6 +64,8 @@ static CnxrtStatus prepared_load(CnxrtPrepared *p, const CnxrtModel *m, const Cn
                              : cnxrt_weights_load)(w, m->params, m->nparams, params, err);
     else
         status = no_memory(err, "the checkpoint", m->param_bytes);
+    if (status == CNXRT_OK && strstr(m->precision, "int8"))
+        status = cnxrt_weights_finite(o->weights, m->params, m->nparams, params, err);
     const char *classes = status == CNXRT_OK ? cnxrt_weights_metadata(w, "classes") : NULL;
     if (classes && !(p->class_names = strdup(classes)))
         status = no_memory(err, "class names", (int64_t)strlen(classes));

@@ -274,6 +274,22 @@ static CnxrtStatus load(const CnxrtWeights *w, const CnxrtParam *params, int npa
     return status;
 }
 
+CnxrtStatus cnxrt_weights_finite(const char *path, const CnxrtParam *params, int nparams,
+                                 const void *blob, CnxrtError *err) {
+    for (int i = 0; i < nparams; i++) {
+        const float *v = (const float *)(const void *)((const char *)blob + params[i].offset);
+        int64_t count = 0;
+        dims_count(params[i].rank, params[i].dims, &count);
+        for (int64_t k = 0; k < count; k++) {
+            if (v[k] - v[k] == 0) continue;
+            cnxrt_error_set(err, "%s: tensor %s: value %" PRId64 " is %g, which int8 cannot hold",
+                            path, params[i].name, k, (double)v[k]);
+            return CNXRT_ERROR_FORMAT;
+        }
+    }
+    return CNXRT_OK;
+}
+
 CnxrtStatus cnxrt_weights_load(const CnxrtWeights *w, const CnxrtParam *params, int nparams,
                                void *blob, CnxrtError *err) {
     return load(w, params, nparams, false, blob, err);

@@ -80,6 +80,17 @@ cmp int8.npy again.npy
 "$CNXC" build $net --programs=infer -o narrow --precision=int8 --ranges=ranges.txt --target=x86-64-v3 && infer narrow
 within 20 int8.npy narrow.npy
 
+# What is not finite would not show in int8: refused when it is loaded and when it is embedded.
+for value in '\000\000\300\177' '\000\000\200\377'; do
+    cp w.safetensors odd.safetensors
+    printf "$value" | dd of=odd.safetensors bs=1 seek=$(($(wc -c <w.safetensors) - 4)) conv=notrunc 2>/dev/null
+    ./fp32 infer --weights odd.safetensors --input x.npy --output odd.npy
+    must_fail "which int8 cannot hold" ./again infer --weights odd.safetensors \
+        --input x.npy --output odd.npy
+    must_fail "which int8 cannot hold" "$CNXC" build $net --programs=infer \
+        -o no --precision=int8 --ranges=ranges.txt --weights odd.safetensors
+done
+
 # Parameters of two bytes in an artifact of one target and of several, of any precision: what the
 # rounded checkpoint gives, at half the size.
 for dtype in f16 bf16; do
