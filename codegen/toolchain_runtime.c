@@ -138,10 +138,22 @@ static const char *cache_dir(Arena *a) {
     return access(dir, W_OK) == 0 ? dir : NULL;
 }
 
+// Beside the archives: the hash of both, by which damage is noticed.
+static const char sum_name[] = "sum";
+
+static const char *sum_of(Arena *a, const char *dir) {
+    uint64_t h = 0xcbf29ce484222325u;
+    for (int i = 0; i < 2; i++) h = hash_file(h, arena_printf(a, "%s/%s", dir, archives[i]));
+    return arena_printf(a, "%016llx", (unsigned long long)h);
+}
+
+// The folder holds both archives as they were written.
 static bool archives_in(Arena *a, const char *dir) {
-    for (int i = 0; i < 2; i++)
-        if (access(arena_printf(a, "%s/%s", dir, archives[i]), R_OK) != 0) return false;
-    return true;
+    char sum[17] = "";
+    FILE *f = fopen(arena_printf(a, "%s/%s", dir, sum_name), "rb");
+    bool whole = f && fread(sum, 1, 16, f) == 16 && strcmp(sum, sum_of(a, dir)) == 0;
+    if (f) fclose(f);
+    return whole;
 }
 
 // ---- compiling ---------------------------------------------------------------------------------
@@ -200,7 +212,21 @@ static bool archive_all(const RuntimeBuild *b, const char *archive, const char *
     return ok;
 }
 
-// Compiles the archives into a folder beside the one they are kept in, and moves them.
+// Moves the archives, and last their sum, into the folder they are kept in, over what is there.
+static bool keep_runtime(const RuntimeBuild *b, const char *kept) {
+    Arena *a = b->t->arena;
+    const char *names[] = {archives[0], archives[1], sum_name}, *sum = sum_of(a, b->dir);
+    bool ok = file_write(arena_printf(a, "%s/%s", b->dir, sum_name), sum, strlen(sum), b->t->diag);
+    (void)mkdir(kept, 0777);
+    for (int i = 0; i < 3 && ok; i++) {
+        ok = rename(arena_printf(a, "%s/%s", b->dir, names[i]),
+                    arena_printf(a, "%s/%s", kept, names[i])) == 0;
+        if (!ok) diag_error(b->t->diag, (Loc){0}, "cannot write %s: %s", kept, strerror(errno));
+    }
+    return ok;
+}
+
+// Compiles the archives in a folder beside the one they are kept in.
 static bool compile_runtime(RuntimeBuild *b, const char *parent, const char *kept) {
     Toolchain *t = b->t;
     Scratch scratch;
@@ -209,14 +235,15 @@ static bool compile_runtime(RuntimeBuild *b, const char *parent, const char *kep
         diag_error(t->diag, (Loc){0}, "cannot write %s: %s", b->dir, strerror(errno));
         return false;
     }
+    if (access(kept, F_OK) == 0) fprintf(stderr, "note: the runtime in %s is damaged\n", kept);
     fprintf(stderr, "note: compiling the runtime for %s with %s%s%s\n", t->machine, t->cc,
             t->runtime_temporary ? "" : "; it is kept in ", t->runtime_temporary ? "" : kept);
     bool ok = true;
     for (int i = 0; i < 2 && ok; i++)
         ok = compile_all(b, sources[i]) && archive_all(b, archives[i], sources[i]);
-    bool moved = ok && rename(b->dir, kept) == 0; // else another cnxc may have been faster
+    ok = ok && keep_runtime(b, kept);
     scratch_close(&scratch);
-    return ok && (moved || archives_in(t->arena, kept));
+    return ok;
 }
 
 bool toolchain_runtime(Toolchain *t, const CodegenOptions *opt) {

@@ -29,6 +29,13 @@ cross() {
         CNXRT_TARGET=$target "$@" ./net infer --input x.npy --output $arch.npy
         same native.npy $arch.npy
     done
+    # A damaged runtime is noticed and compiled again.
+    rm -rf cache && cp -r "$XDG_CACHE_HOME" cache
+    for kept in cache/cnxc/$arch-*; do printf damage >>"$kept/libcnxrt.a"; done
+    for notes in 2 0; do
+        XDG_CACHE_HOME=$PWD/cache "$CNXC" build $small --programs=infer -O0 -o net2 --target=$arch --cc=$gcc 2>err.txt
+        [ "$(wc -l <err.txt)" = $notes ] || fail "of a damaged runtime: $(cat err.txt)"
+    done
     # The best of them runs where none is named. Checkpoints are read at run time, too.
     "$@" ./net info >info.txt
     "$@" ./net infer --weights w.safetensors --input x.npy --output $arch.npy
