@@ -133,7 +133,7 @@ static void without_tiles(Arena *a, const Target **list) {
     list[0] = t;
 }
 
-// Whether each option has beside it what it goes with.
+// Whether each option has beside it what it goes with, and nothing that it does not.
 static bool companions_check(const Options *o) {
     static const char *const pairs[][2] = {{"save-ranges", "calibrate"},
                                            {"calibrate-pictures", "calibrate"},
@@ -144,7 +144,9 @@ static bool companions_check(const Options *o) {
         fprintf(stderr, "cnxc build: error: --%s needs --%s\n", pairs[i][0], pairs[i][1]);
         return false;
     }
-    return true;
+    bool both = options_has(o, "calibrate") && options_has(o, "ranges");
+    if (both) fputs("cnxc build: error: --calibrate and --ranges: give one\n", stderr);
+    return !both;
 }
 
 static bool save_ranges(const Options *o, const PrecisionPlan *plan, Diag *d) {

@@ -175,7 +175,7 @@ static double grid_error(const Observed *o, double low, double high) {
 }
 
 static ActivationRange best_range(const Observed *o) {
-    ActivationRange best = {o->label, o->low, o->high};
+    ActivationRange best = {.label = o->label, .low = o->low, .high = o->high};
     double least = grid_error(o, o->low, o->high);
     for (int i = 1; i < SHRINKS; i++)
         for (int k = 0; k < 3; k++) { // both ends, the lower one, the upper one

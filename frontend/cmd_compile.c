@@ -172,20 +172,39 @@ bool compile_spec(Compiled *c, const ModelSpec *spec, unsigned programs, const T
     return true;
 }
 
-static bool has_layer(const Compiled *c, const char *pattern) {
+typedef VEC(const char *) Names;
+
+static Names layer_names(Arena *a, const Compiled *c) {
+    Names names = {0};
     for (int i = 0; i < MODELS; i++)
         for (int k = 0; k < c->v[i].model.nlayers; k++)
-            if (precision_matches(pattern, c->v[i].model.layers[k].name)) return true;
+            vec_push(a, &names, c->v[i].model.layers[k].name);
+    return names;
+}
+
+static bool has_layer(const Names *names, const char *pattern) {
+    for (int i = 0; i < names->n; i++)
+        if (precision_matches(pattern, names->v[i])) return true;
     return false;
+}
+
+static void note_range(const Names *names, const ActivationRange *range) {
+    if (!range->file || has_layer(names, range->label)) return;
+    const char *near = nearest_name(range->label, names->v, names->n);
+    fprintf(stderr, "note: %s:%d: no layer of these programs is called %s%s%s%s\n", range->file,
+            range->line, range->label, near ? ": did you mean '" : "", near ? near : "",
+            near ? "'?" : "");
 }
 
 void compile_note_rules(const Compiled *c, const ModelSpec *spec, const PipelineOptions *opt,
                         Diag *d) {
     const PrecisionPlan *plan = compile_plan(spec, opt, d);
+    Names names = layer_names(spec->arena, c);
     for (int i = 0; plan && i < plan->rules.n; i++)
-        if (!has_layer(c, plan->rules.v[i].pattern))
+        if (!has_layer(&names, plan->rules.v[i].pattern))
             fprintf(stderr, "note: precision %s=%s: no layer of these programs is called so\n",
                     plan->rules.v[i].pattern, precision_name(plan->rules.v[i].precision));
+    for (int i = 0; plan && i < plan->ranges.n; i++) note_range(&names, &plan->ranges.v[i]);
 }
 
 // ---- embedding ---------------------------------------------------------------------------------

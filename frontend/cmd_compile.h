@@ -40,7 +40,8 @@ bool compile_embed(Compiled *versions, int n, const char *weights, const char *d
 char *compile_prepared(CompiledModel *c, const char *weights, Diag *d);
 // What the spec says about precisions, and over it what opt does. NULL after errors on d.
 PrecisionPlan *compile_plan(const ModelSpec *spec, const PipelineOptions *opt, Diag *d);
-// Names on stderr the rules of that plan which no layer of c is meant by.
+// Names on stderr the rules of that plan, and the lines of a file of ranges, which no layer of c is
+// meant by.
 void compile_note_rules(const Compiled *c, const ModelSpec *spec, const PipelineOptions *opt,
                         Diag *d);
 // Recipes, initial values, drop keys and geometry of a training model (cmd_tables.c).

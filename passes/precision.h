@@ -16,6 +16,8 @@ typedef struct {
 typedef struct {
     const char *label;
     double low, high;
+    const char *file; // where it was read, line `line`; NULL: calibration found it
+    int line;
 } ActivationRange;
 
 typedef struct {

@@ -57,6 +57,18 @@ static bool parse_range(Arena *a, const char *line, ActivationRange *out) {
     return ok;
 }
 
+// Reports a layer that an earlier line of the file names.
+static bool named_before(const PrecisionPlan *plan, const ActivationRange *range, Diag *d) {
+    for (int i = 0; i < plan->ranges.n; i++) {
+        const ActivationRange *r = &plan->ranges.v[i];
+        if (r->file != range->file || strcmp(r->label, range->label) != 0) continue;
+        diag_error(d, (Loc){0}, "%s:%d: layer %s has a range in line %d", range->file, range->line,
+                   range->label, r->line);
+        return true;
+    }
+    return false;
+}
+
 bool ranges_parse(PrecisionPlan *plan, Arena *a, Diag *d, const char *file, const char *text) {
     int line = 1;
     for (const char *s = text; *s; line++) {
@@ -71,6 +83,9 @@ bool ranges_parse(PrecisionPlan *plan, Arena *a, Diag *d, const char *file, cons
             diag_hint(d, "cnxc build --calibrate=PICTURES --save-ranges=FILE writes such files");
             return false;
         }
+        range.file = file;
+        range.line = line;
+        if (n && named_before(plan, &range, d)) return false;
         if (n) vec_push(a, &plan->ranges, range);
         s += n + (s[n] == '\n');
     }

@@ -150,6 +150,15 @@ for numbers in '0 1 2' '0 x' '2 1' '0 nan' '-1e308 1.7e308'; do
     { cat ranges.txt; echo "head $numbers"; } >bad.txt
     must_fail "expected a layer" "$CNXC" build $net --programs=infer -o no --precision=int8 --ranges=bad.txt
 done
+{ cat ranges.txt; echo "stages.0.0.pwconv1 0 1"; } >twice.txt
+must_fail "twice.txt:$(wc -l <twice.txt): layer stages.0.0.pwconv1 has a range in line" \
+    "$CNXC" build $net --programs=infer -o no --precision=int8 --ranges=twice.txt
+must_fail "give one" "$CNXC" build $net --programs=infer -o no --precision=int8 --weights w.safetensors \
+    --calibrate data --ranges=ranges.txt
+{ cat ranges.txt; echo "stage.0.0.pwconv1 0 1"; } >near.txt
+"$CNXC" build $net --programs=infer -O0 -o near --precision=int8 --ranges=near.txt 2>note.txt
+says "near.txt:$(wc -l <near.txt): no layer of these programs is called stage.0.0.pwconv1: did you mean 'stages" note.txt
+[ "$(wc -l <note.txt)" = 1 ] || fail "notes: $(cat note.txt)"
 sed 's/ .*/ 0 1e-300/' ranges.txt >flat.txt
 "$CNXC" build $net --programs=infer -o flat --precision=int8 --ranges=flat.txt && infer flat
 within 5000 fp32.npy flat.npy # a number
