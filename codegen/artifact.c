@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 static void print_phase(const CodegenOptions *o, const Unit *u, const char *phase, double s) {
-    if (o->time) fprintf(stderr, "%-12s %-10s %8.3f s\n", u ? u->target->name : "", phase, s);
+    if (o->time) fprintf(stderr, "%-15s %-10s %8.3f s\n", u ? u->target->name : "", phase, s);
 }
 
 static void print_sizes(const CodegenOptions *o, Arena *a, const char *object) {

@@ -320,8 +320,8 @@ static bool run_pass(Pipeline *p, const PassInfo *pass, const PipelineOptions *o
     }
     ice_context = (IceContext){0};
     if (opt->time)
-        fprintf(stderr, "%9.3f ms  %-26s %lld rewrites\n", spent * 1e3, pass->name,
-                (long long)(p->rewrites - before));
+        fprintf(stderr, "%-15s %9.3f ms  %-26s %lld rewrites\n", p->target ? p->target->name : "",
+                spent * 1e3, pass->name, (long long)(p->rewrites - before));
     return diag_count(d) == 0;
 }
 

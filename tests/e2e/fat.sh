@@ -7,6 +7,9 @@ all=x86-64-v2,x86-64-v3,x86-64-v4
 "$CNXC" build $small --programs=infer -o one --target=x86-64-v2 --weights w.safetensors
 "$CNXC" build $small --programs=infer -o fat --target=x86-64-v4,x86-64-v2,x86-64-v3 \
     --weights w.safetensors --time 2>time.txt
+for target in $(echo $all | tr , ' '); do
+    grep -q "^$target .* schedule " time.txt || fail "no times of the passes for $target: $(cat time.txt)"
+done
 picture x.npy
 ./one infer --input x.npy --output one.npy
 
