@@ -305,6 +305,7 @@ class Runs(unittest.TestCase):
         refused(2, "--threads", "--threads", "1,0")
         refused(2, "--batches", "--batches=-1")
         refused(2, "--cnxc: ", "--cnxc", "/nonexistent/cnxc")
+        refused(1, "run: --out /dev/null/r.json: ", "--only", "build", "--out", "/dev/null/r.json")
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "r.json")
             for text in ("", "{}", "[]", '{"results":'):
