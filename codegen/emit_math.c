@@ -206,23 +206,12 @@ Val emit_gelu(Emit *e, Val x) {
     return emit_fadd(e, emit_clamp_low(e, x, 0), by_table_any(e, &gelu_even, x));
 }
 
-// 2^(xy), |xy| < 126: xy's nearest integer is added to the exponent of 2 to the rest, a polynomial.
-static Val power_of_two(Emit *e, Val x, Val y) {
-    int w = vec_width(x);
-    Val magic = number(e, w, ROUNDER), z = emit_fma(e, x, y, magic);
-    Val rest = emit_fma(e, x, y, emit_fsub(e, magic, z));
-    Val p = polynomial(e, rest, gelu_exp2, 5);
-    // The bits of ROUNDER shifted left by 23 vanish.
-    Val n = LLVMBuildShl(e->b, as_ints(e, z), int_vector(e, w, 23), "");
-    return LLVMBuildBitCast(e->b, LLVMBuildAdd(e->b, as_ints(e, p), n, ""), vec_type(e, w), "");
-}
-
-// h(a) = Phi(-a) - a phi(a) = 2^(-a^2 / (2 log 2)) H(a), H a polynomial.
-static Val slope_by_exp(Emit *e, Val a) {
-    a = emit_clamp_high(e, a, 12);
-    Val scale = number(e, vec_width(a), -0.72134752044448170);
-    Val power = power_of_two(e, emit_fmul(e, a, a), scale);
-    return emit_fmul(e, power, polynomial(e, a, gelu_slope_poly, 9));
+// h(a) = Phi(-a) - a phi(a) = n(a) / d(a)^8, polynomials.
+static Val slope_by_power(Emit *e, Val a) {
+    a = emit_clamp_high(e, a, 10);
+    Val d = polynomial(e, a, gelu_slope_d, 5);
+    for (int i = 0; i < 3; i++) d = emit_fmul(e, d, d);
+    return emit_fdiv(e, polynomial(e, a, gelu_slope_n, 6), d);
 }
 
 // 1/2 + sign(x) (1/2 - h(|x|))
@@ -236,10 +225,21 @@ Val emit_gelu_slope(Emit *e, Val x) {
     } else {
         Val a = LLVMBuildXor(e->b, bits, sign, "");
         a = LLVMBuildBitCast(e->b, a, vec_type(e, w), "");
-        odd = emit_fsub(e, half, slope_by_exp(e, a));
+        odd = emit_fsub(e, half, slope_by_power(e, a));
     }
     odd = LLVMBuildXor(e->b, as_ints(e, odd), sign, "");
     return emit_fadd(e, half, LLVMBuildBitCast(e->b, odd, vec_type(e, w), ""));
+}
+
+// 2^(xy), |xy| < 126: xy's nearest integer is added to the exponent of 2 to the rest, a polynomial.
+static Val power_of_two(Emit *e, Val x, Val y) {
+    int w = vec_width(x);
+    Val magic = number(e, w, ROUNDER), z = emit_fma(e, x, y, magic);
+    Val rest = emit_fma(e, x, y, emit_fsub(e, magic, z));
+    Val p = polynomial(e, rest, gelu_exp2, 5);
+    // The bits of ROUNDER shifted left by 23 vanish.
+    Val n = LLVMBuildShl(e->b, as_ints(e, z), int_vector(e, w, 23), "");
+    return LLVMBuildBitCast(e->b, LLVMBuildAdd(e->b, as_ints(e, p), n, ""), vec_type(e, w), "");
 }
 
 // The tanh forms, with u = sqrt(2/pi)(x + 0.044715 x^3) and E = exp(-2u) = 2^(-2u / log 2). Beyond

@@ -13,16 +13,17 @@ reweighted least squares to the absolute error of g.
 Slope: gelu'(x) = 1/2 + sign(x) q(|x|), q(a) = 1/2 - Phi(-a) + a phi(a), by a second table of the same
 form. Segment 31 ends at 1/2, so that the slope ends at 0 and 1.
 
-Exponential form of the slope, for targets without a table look-up: 1/2 - q(a) = 2^y H(a) with
-y = -a^2 / (2 log 2). H is a polynomial, near-minimax for the absolute error of the product; 2^y is
-2^n 2^r of y's nearest integer and the rest, |r| <= 1/2, 2^r a polynomial with constant term 1. The
-tanh forms take 2^y from the same one.
+Power form of the slope, for targets without a table look-up: 1/2 - q(a) = n(a) / d(a)^8, n of
+degree 6 and d of degree 5 with d(0) = 1, by Gauss-Newton steps on reweighted least squares.
+
+2^r, |r| <= 1/2, of the tanh forms: a polynomial with constant term 1, of least relative error.
 """
 import math
 import numpy as np
 
 S = np.float32(31 / 5.35)
 S_SLOPE = np.float32(31 / 5.45)
+SLOPE_MOST = 10
 erfc = np.vectorize(math.erfc)
 f32 = np.float32
 
@@ -99,12 +100,30 @@ def exp2_poly():
     return [1, *near_minimax(r, (2**r - 1) * w, np.stack([w * r**i for i in range(1, 6)], 1))]
 
 
-def slope_poly(degree):
-    top = 7.0
-    a = (np.cos(np.linspace(0, np.pi, 4000)) / 2 + 0.5) * top
-    w = np.exp(-a * a / 2)
-    basis = np.stack([w * (a / top) ** i for i in range(degree + 1)], 1)
-    return near_minimax(a, 0.5 - q(a), basis) / top ** np.arange(degree + 1.0)
+def slope_power():
+    """n and d."""
+    top = 6.5
+    t = np.cos(np.linspace(0, np.pi, 1500)) / 2 + 0.5
+    a = t * top
+    basis = np.stack([t**i for i in range(7)], 1)
+    d = np.linalg.lstsq(basis[:, :6] * np.exp(-a * a / 4)[:, None], np.exp(-3 * a * a / 16),
+                        rcond=None)[0]
+    d /= d[0]
+    n = np.linalg.lstsq(basis / ((basis[:, :6] @ d) ** 8)[:, None], 0.5 - q(a), rcond=None)[0]
+    weight, best = np.ones_like(a), (1, None)
+    for step in range(400):
+        D = basis[:, :6] @ d
+        h = basis @ n / D**8
+        error = 0.5 - q(a) - h
+        best = min(best, (abs(error).max(), (n, d)), key=lambda b: b[0])
+        J = np.concatenate([basis / (D**8)[:, None], (-8 * h / D)[:, None] * basis[:, 1:6]], 1)
+        J, scale = J * weight[:, None], abs(J).max(0)
+        c = np.linalg.lstsq(J / scale, error * weight, rcond=None)[0] / scale / 2
+        n, d = n + c[:7], d + np.array([0, *c[7:]])
+        weight *= (abs(error) / abs(error).max() + 0.03) ** 0.1
+        weight /= weight.max()
+    n, d = best[1]
+    return n / top ** np.arange(7.0), d / top ** np.arange(6.0)
 
 
 def horner(c, x, fused):
@@ -114,13 +133,12 @@ def horner(c, x, fused):
     return p
 
 
-def by_exp(exp2, poly, x, fused):
-    a = np.minimum(abs(x), f32(12))
-    square, scale = a * a, f32(-0.5 / math.log(2))
-    y = square.astype(np.float64) * np.float64(scale) if fused else square * scale
-    n = np.rint(y)
-    p = horner(exp2, (y - n).astype(f32), fused) * f32(2) ** n.astype(f32)
-    return f32(0.5) - p * horner(poly, a, fused)
+def by_power(n, d, x, fused):
+    a = np.minimum(abs(x), f32(SLOPE_MOST))
+    p = horner(d, a, fused)
+    for _ in range(3):
+        p = p * p
+    return f32(0.5) - horner(n, a, fused) / p
 
 
 def slope_error(odd):
@@ -170,16 +188,17 @@ def main():
     print_table("gelu_table", table)
     print_row("gelu_power", power)
     slope = table_of(q, S_SLOPE)
-    exp2, poly = np.array(exp2_poly()).astype(f32), slope_poly(9).astype(f32)
+    n, d = (c.astype(f32) for c in slope_power())
     error_table = slope_error(lambda x: evaluate(slope, S_SLOPE, x))
-    error_exp = max(slope_error(lambda x: by_exp(exp2, poly, x, fused)) for fused in (0, 1))
+    error_power = max(slope_error(lambda x: by_power(n, d, x, fused)) for fused in (0, 1))
     print(f"// Slope: largest absolute error of the table {error_table:.1e}, "
-          f"exponential form {error_exp:.1e}.")
+          f"power form {error_power:.1e}.")
     print(f"#define GELU_SLOPE_SCALE {float(S_SLOPE)!r}")
     print(f"#define GELU_SLOPE_CLAMP {float(f32(31) / S_SLOPE)!r}")
     print_table("gelu_slope_table", slope)
-    print_row("gelu_exp2", exp2)
-    print_row("gelu_slope_poly", poly)
+    print_row("gelu_slope_n", n)
+    print_row("gelu_slope_d", d)
+    print_row("gelu_exp2", np.array(exp2_poly()).astype(f32))
 
 
 if __name__ == "__main__":
