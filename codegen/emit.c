@@ -144,6 +144,7 @@ void emit_index_store(Emit *e, Val v, Val base, Val index) {
 }
 
 void emit_prefetch(Emit *e, Val address, bool write, int locality) {
+    if (!e->target->prefetch) return;
     Val args[] = {address, LLVMConstInt(e->i32, write, 0),
                   LLVMConstInt(e->i32, (unsigned)locality, 0), LLVMConstInt(e->i32, 1, 0)};
     emit_intrinsic(e, "llvm.prefetch", &e->ptr, 1, args, 4);

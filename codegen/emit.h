@@ -67,6 +67,7 @@ Val emit_opaque(Emit *e, Val address);
 Val emit_ptr(Emit *e, Val table, int i);           // ((void **)table)[i]
 Val emit_index_load(Emit *e, Val base, Val index); // ((int32_t *)base)[index] as i64
 void emit_index_store(Emit *e, Val v, Val base, Val index);
+// Nothing where the target has no such instruction.
 void emit_prefetch(Emit *e, Val address, bool write, int locality);
 
 // ---- control -----------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ static void prefetch_next_rows(Emit *e, const Gemm *g, Val a, Val k) {
 static int64_t lines_ahead(const Gemm *g) {
     int64_t lines = (g->nr * g->ku + LINE * AHEAD_TILES - 1) / (LINE * AHEAD_TILES);
     bool fits = g->mr <= AHEAD_ROWS && lines * LINE <= g->nr * g->ku;
-    return g->rows_outer || !fits ? 0 : lines;
+    return g->rows_outer || !fits || !g->e->target->prefetch ? 0 : lines;
 }
 
 static void prefetch_next_panel(Emit *e, const Tile *t, Val k) {

@@ -34,6 +34,7 @@ typedef struct {
     int vscale;        // scalable vectors of at least vscale * 128 bits; 0: fixed registers
     bool fma;
     int fma_ports; // full vectors a cycle
+    bool prefetch; // has instructions that fetch a line
     bool masks;    // masked loads and stores are native
     bool permute2; // vpermi2ps: register table look-up
     bool fp16;     // converts vectors of IEEE halves to f32 and back
