@@ -127,6 +127,15 @@ Val emit_at_c(Emit *e, Val base, int64_t index) {
 
 Val emit_opaque(Emit *e, Val address) { return LLVMBuildFreeze(e->b, address, ""); }
 
+Val emit_apart(Emit *e, Val v) {
+    static const char result_is_operand[] = "=r,0";
+    if (!e->target->bare) return v;
+    LLVMTypeRef type = LLVMTypeOf(v), fn = LLVMFunctionType(type, &type, 1, 0);
+    Val none = LLVMGetInlineAsm(fn, "", 0, result_is_operand, sizeof result_is_operand - 1, true,
+                                false, LLVMInlineAsmDialectATT, false);
+    return LLVMBuildCall2(e->b, fn, none, &v, 1, "");
+}
+
 Val emit_ptr(Emit *e, Val table, int i) {
     Val index = emit_i64(e, i);
     Val at = LLVMBuildInBoundsGEP2(e->b, e->ptr, table, &index, 1, "");
@@ -234,6 +243,13 @@ int emit_pieces(const Emit *e, int64_t n, Piece *out) {
         off += width;
     }
     return count;
+}
+
+int emit_groups(const Emit *e, int n, Piece *pieces) {
+    int group = e->target->group > 1 ? e->target->group : 1, width = group * e->lanes;
+    if (n == 0 || n % group || pieces[n - 1].valid < e->lanes) return n;
+    for (int i = 0; i < n / group; i++) pieces[i] = (Piece){i * width, width, width, 0};
+    return n / group;
 }
 
 LLVMTypeRef vec_type(Emit *e, int width) { return LLVMVectorType(e->f32, (unsigned)width); }

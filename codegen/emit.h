@@ -64,6 +64,10 @@ Val emit_bytes_at(Emit *e, Val base, Val bytes); // base + bytes
 // takes it as it is and does not spend its time on one address after the other. Nor does LLVM know
 // what lies there.
 Val emit_opaque(Emit *e, Val address);
+// The same address or number, from which addresses of vectors follow. Where their loads take no
+// constant offset, LLVM would hold a register for each of them: there it is computed here, and LLVM
+// does not know how it relates to others.
+Val emit_apart(Emit *e, Val v);
 Val emit_ptr(Emit *e, Val table, int i);           // ((void **)table)[i]
 Val emit_index_load(Emit *e, Val base, Val index); // ((int32_t *)base)[index] as i64
 void emit_index_store(Emit *e, Val v, Val base, Val index);
@@ -102,6 +106,9 @@ typedef struct {
 } Piece;
 enum { MAX_PIECES = 40 };
 int emit_pieces(const Emit *e, int64_t n, Piece *out);
+// Joins the pieces of a row, in place, where all of them are vectors that the target's instructions
+// take several of; returns how many are left.
+int emit_groups(const Emit *e, int n, Piece *pieces);
 LLVMTypeRef vec_type(Emit *e, int width);
 Val vec_const(Emit *e, int width, double v);
 Val vec_splat(Emit *e, int width, Val scalar); // of any type

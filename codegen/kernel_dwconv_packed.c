@@ -48,10 +48,14 @@ static int64_t joining_tap(const Packed *p, int64_t v, int64_t to, int64_t from)
     return p->turned ? (p->kh - 1 - ky) * p->kw + p->kw - 1 - kx : ky * p->kw + kx;
 }
 
-static bool offset_joins(const Packed *p, int64_t v) {
-    for (int64_t i = 0; i < p->area * p->area; i++)
-        if (joining_tap(p, v, i / p->area, i % p->area) >= 0) return true;
-    return false;
+// The first tap that joins sub-blocks at offset v; -1: none does.
+static int64_t first_tap(const Packed *p, int64_t v) {
+    int64_t first = -1;
+    for (int64_t i = 0; i < p->area * p->area; i++) {
+        int64_t tap = joining_tap(p, v, i / p->area, i % p->area);
+        if (tap >= 0 && (first < 0 || tap < first)) first = tap;
+    }
+    return first;
 }
 
 // ---- channels in groups of vectors -------------------------------------------------------------
@@ -63,11 +67,15 @@ typedef struct {
 
 typedef void (*GroupBody)(Emit *e, void *ctx, Val col, const Vectors *v);
 
-static Vectors full_vectors(const Emit *e, int n) {
-    Vectors v = {.n = n};
-    for (int i = 0; i < n; i++) {
-        v.piece[i] = (Piece){0, e->lanes, e->lanes, 0};
-        v.off[i] = (int64_t)i * e->lanes;
+// n full vectors, where the target has such instructions several as one.
+static Vectors full_vectors(const Emit *e, int64_t n) {
+    Vectors v = {0};
+    int64_t group = e->target->group > 1 ? e->target->group : 1;
+    for (int64_t i = 0; i < n;) {
+        int width = (int)(n - i < group ? 1 : group) * e->lanes;
+        v.piece[v.n] = (Piece){0, width, width, 0};
+        v.off[v.n++] = i * e->lanes;
+        i += width / e->lanes;
     }
     return v;
 }
@@ -95,13 +103,13 @@ static void channel_groups(Emit *e, int64_t n, int most, GroupBody body, void *c
     int64_t in_loop = full + tails <= most ? 0 : full / each * each;
     Loop l;
     if (in_loop) {
-        Vectors v = full_vectors(e, (int)each);
+        Vectors v = full_vectors(e, each);
         Val col = loop_begin(e, &l, emit_i64(e, 0), emit_i64(e, in_loop * e->lanes),
                              each * e->lanes, NULL, 0);
         body(e, ctx, col, &v);
         loop_end(e, &l);
     }
-    Vectors rest = full_vectors(e, (int)(full - in_loop));
+    Vectors rest = full_vectors(e, full - in_loop);
     for (int i = 0; i < tails; i++) {
         rest.off[rest.n] = (full - in_loop) * e->lanes + tail[i].off;
         rest.piece[rest.n] = tail[i];
@@ -111,21 +119,64 @@ static void channel_groups(Emit *e, int64_t n, int most, GroupBody body, void *c
 }
 
 // ---- forward -----------------------------------------------------------------------------------
+// A pointer that walks over rows of n floats.
+typedef struct {
+    Val at;
+    int64_t row;
+} Walker;
+
+static Val walk_to(Emit *e, const Packed *p, Walker *w, int64_t row) {
+    if (row != w->row) w->at = emit_apart(e, emit_at_c(e, w->at, (row - w->row) * p->n));
+    w->row = row;
+    return w->at;
+}
+
+// On to the first tap of offset v, whether or not there is a neighbour: what is constant between
+// taps stays small.
+static void walk_ahead(Emit *e, const Packed *p, Walker *tap, int64_t v) {
+    if (e->target->bare) walk_to(e, p, tap, first_tap(p, v));
+}
+
+// Of offset v: the positions of the sub-block at x that a kernel reaches, and the taps from `tap`
+// on that join them.
+typedef struct {
+    Val x[MAX_SUB], *tap;
+} Operands;
+
+static Operands offset_operands(Emit *e, const Packed *p, int64_t v, Val x, Walker tap) {
+    int64_t ntaps = p->kh * p->kw;
+    Operands o = {.tap = NEWN(e->arena, Val, ntaps)};
+    Walker row = {x, 0};
+    bool *joins = NEWN(e->arena, bool, ntaps);
+    for (int64_t from = 0; from < p->area; from++) {
+        bool any = false;
+        for (int64_t to = 0; to < p->area; to++) {
+            int64_t t = joining_tap(p, v, to, from);
+            if (t < 0) continue;
+            any = joins[t] = true;
+        }
+        if (any) o.x[from] = walk_to(e, p, &row, from);
+    }
+    for (int64_t t = 0; t < ntaps; t++)
+        if (joins[t]) o.tap[t] = walk_to(e, p, &tap, t);
+    return o;
+}
+
 // The pairs of offset v: from rows at x (channel of the group's first vector) into sums.
-static void offset_pairs(Emit *e, const Packed *p, int64_t v, Val x, Val weights, const Vectors *g,
+static void offset_pairs(Emit *e, const Packed *p, int64_t v, Val x, Walker tap, const Vectors *g,
                          Val *sums) {
+    Operands o = offset_operands(e, p, v, x, tap);
     for (int i = 0; i < g->n; i++) {
-        Val w[64] = {0};
+        Val *w = NEWN(e->arena, Val, p->kh * p->kw);
         for (int64_t from = 0; from < p->area; from++) {
             Val xv = NULL;
             for (int64_t to = 0; to < p->area; to++) {
-                int64_t tap = joining_tap(p, v, to, from), k = tap % 64;
-                if (tap < 0) continue;
-                if (!xv) xv = vec_load(e, emit_at_c(e, x, from * p->n + g->off[i]), g->piece[i]);
-                if (!w[k] || p->kh * p->kw > 64)
-                    w[k] = vec_load(e, emit_at_c(e, weights, tap * p->n + g->off[i]), g->piece[i]);
+                int64_t t = joining_tap(p, v, to, from);
+                if (t < 0) continue;
+                if (!xv) xv = vec_load(e, emit_at_c(e, o.x[from], g->off[i]), g->piece[i]);
+                if (!w[t]) w[t] = vec_load(e, emit_at_c(e, o.tap[t], g->off[i]), g->piece[i]);
                 Val *sum = &sums[i * p->area + to];
-                *sum = emit_fma(e, xv, w[k], *sum);
+                *sum = emit_fma(e, xv, w[t], *sum);
             }
         }
     }
@@ -148,18 +199,19 @@ static void sub_block_store(Emit *e, const Packed *p, Val j, Val col, const Vect
 }
 
 // Offset v, static, or with single positions its tap v at run time.
-static void forward_offset(Emit *e, const Packed *p, Val v, int64_t known, Val rules, Val weights,
+static void forward_offset(Emit *e, const Packed *p, Val v, int64_t known, Val rules, Walker *tap,
                            Val base, const Vectors *g, Val *sums) {
     If f;
+    if (known >= 0) walk_ahead(e, p, tap, known);
     Val entry = emit_index_load(e, p->rules, emit_iadd(e, rules, v));
     Val there = LLVMBuildICmp(e->b, LLVMIntSGE, entry, emit_i64(e, 0), "");
     if_begin(e, &f, there, sums, g->n * (int)p->area);
     Val x = emit_opaque(e, emit_at(e, base, emit_imul(e, entry, p->area * p->n)));
     if (known >= 0) {
-        offset_pairs(e, p, known, x, weights, g, sums);
+        offset_pairs(e, p, known, x, *tap, g, sums);
     } else {
-        Val tap = p->turned ? emit_isub(e, emit_i64(e, p->nv - 1), v) : v;
-        Val w = emit_at(e, weights, emit_imul(e, tap, p->n));
+        Val t = p->turned ? emit_isub(e, emit_i64(e, p->nv - 1), v) : v;
+        Val w = emit_at(e, tap->at, emit_imul(e, t, p->n));
         for (int i = 0; i < g->n; i++)
             sums[i] = emit_fma(e, vec_load(e, emit_at_c(e, x, g->off[i]), g->piece[i]),
                                vec_load(e, emit_at_c(e, w, g->off[i]), g->piece[i]), sums[i]);
@@ -180,7 +232,9 @@ static void forward_group(Emit *e, void *ctx, Val col, const Vectors *g) {
     Loop l, offsets;
     Val weights = emit_opaque(e, emit_at(e, p->weights, col));
     Val x = emit_opaque(e, emit_at(e, p->x, col));
-    Val j = loop_begin(e, &l, p->j0, p->j1, 1, NULL, 0);
+    Walker taps = {weights, 0};
+    if (p->s > 1) walk_ahead(e, p, &taps, 0);
+    Val j = emit_apart(e, loop_begin(e, &l, p->j0, p->j1, 1, NULL, 0));
     Val sums[MAX_VECTORS * MAX_SUB];
     int nsums = g->n * (int)p->area;
     for (int i = 0; i < nsums; i++) {
@@ -189,9 +243,10 @@ static void forward_group(Emit *e, void *ctx, Val col, const Vectors *g) {
         sums[i] = epilogue_start(e, &p->epi, at, g->piece[k]);
     }
     Val rules = emit_imul(e, j, p->nv);
+    Walker tap = taps;
     if (p->s == 1) {
         Val v = loop_begin(e, &offsets, emit_i64(e, 0), emit_i64(e, p->nv), 1, sums, nsums);
-        forward_offset(e, p, v, -1, rules, weights, x, g, sums);
+        forward_offset(e, p, v, -1, rules, &tap, x, g, sums);
         loop_end(e, &offsets);
     } else {
         Val row = emit_imul(e, emit_iadd(e, j, emit_i64(e, AHEAD)), p->area);
@@ -201,10 +256,10 @@ static void forward_group(Emit *e, void *ctx, Val col, const Vectors *g) {
             epilogue_prefetch(e, &p->epi, row, at, (int)p->area, 1);
         }
         for (int64_t v = 0; v < p->nv; v++)
-            if (offset_joins(p, v))
-                forward_offset(e, p, emit_i64(e, v), v, rules, weights, x, g, sums);
+            if (first_tap(p, v) >= 0)
+                forward_offset(e, p, emit_i64(e, v), v, rules, &tap, x, g, sums);
     }
-    sub_block_store(e, p, j, col, g, sums);
+    sub_block_store(e, p, emit_apart(e, l.i), col, g, sums);
     loop_end(e, &l);
 }
 

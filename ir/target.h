@@ -35,6 +35,8 @@ typedef struct {
     bool fma;
     int fma_ports; // full vectors a cycle
     bool prefetch; // has instructions that fetch a line
+    bool bare;     // loads of vectors take no constant offset from an address
+    int group;     // neighbouring registers that one instruction takes (LMUL); 0: one
     bool masks;    // masked loads and stores are native
     bool permute2; // vpermi2ps: register table look-up
     bool fp16;     // converts vectors of IEEE halves to f32 and back
