@@ -54,6 +54,14 @@ static Val row_at(Emit *e, const Tile *t, Val a, int r, int k) {
     return emit_at_c(e, emit_at(e, a, t->rows_at[r]), k);
 }
 
+// Rows of a step of k whose loads LLVM may move in front. Four numbers of each are multiplied where
+// the target has no product of groups of bytes: it would run out of registers.
+static int rows_at_once(const Tile *t) {
+    const Target *target = t->g->e->target;
+    bool bytes = t->g->from == DT_U8 && target->int8_dot == INT8_NONE;
+    return bytes && target->bare ? 2 : t->rows;
+}
+
 // sums += a[., k] b[k, .] for the k-th element from the tile's pointers.
 static void tile_step(Emit *e, Tile *t, Val a, Val b, int k) {
     const Gemm *g = t->g;
@@ -61,8 +69,13 @@ static void tile_step(Emit *e, Tile *t, Val a, Val b, int k) {
     for (int p = 0; p < t->npieces; p++)
         panel[p] =
             dot_panel(e, g->from, emit_at_c(e, b, k * g->nr + t->pieces[p].off), t->pieces[p]);
+    int first = 0, at_once = rows_at_once(t);
     for (int r = 0; r < t->rows; r++) {
-        Val row = dot_row(e, g->from, row_at(e, t, a, r, k));
+        if (r && r % at_once == 0) {
+            a = emit_apart(e, row_at(e, t, a, r - first, 0));
+            first = r;
+        }
+        Val row = dot_row(e, g->from, row_at(e, t, a, r - first, k));
         dot_add_row(e, g->from, row, panel, t->npieces, &t->sums[r], t->rows);
     }
 }
@@ -171,6 +184,7 @@ static Val emit_micro(Gemm *g, bool partial) {
     t.ahead = LLVMGetParam(fn, 6);
     Val ops = LLVMGetParam(fn, 2), row = LLVMGetParam(fn, 3), col = LLVMGetParam(fn, 4);
     t.npieces = emit_pieces(e, partial ? g->n % g->nr : g->nr, t.pieces);
+    t.npieces = emit_groups(e, t.npieces, t.pieces);
     if (t.npieces * rows > MAX_CARRY) ice((Loc){0}, "a GEMM tile of %d sums", t.npieces * rows);
     EpilogueCode epi;
     epilogue_init(e, &epi, g->spec, ops, 3, g->n, g->from != DT_U8);
@@ -211,6 +225,7 @@ static Val emit_rows_micro(Gemm *g, int rows, bool partial) {
     t.depth = LLVMGetParam(fn, 4);
     t.ahead = LLVMGetParam(fn, 5);
     t.npieces = emit_pieces(e, width, t.pieces);
+    t.npieces = emit_groups(e, t.npieces, t.pieces);
     for (int r = 0; r < rows; r++) t.rows_at[r] = emit_imul(e, t.depth, r);
     for (int p = 0; p < t.npieces; p++) {
         Val v = g->from == DT_U8

@@ -100,6 +100,7 @@ static Val emit_micro(Dw *g, int rows, int64_t width, const char *what) {
     t.a_stride = g->packed ? g->mr : g->n;
     t.b_stride = g->packed ? g->nr : g->k;
     t.npieces = emit_pieces(e, width, t.pieces);
+    t.npieces = emit_groups(e, t.npieces, t.pieces);
     if (t.npieces * rows > MAX_SUMS) ice((Loc){0}, "a gradient tile of %d sums", t.npieces * rows);
     for (int p = 0; p < t.npieces; p++)
         for (int r = 0; r < rows; r++) {

@@ -25,6 +25,11 @@ static double gemm_cycles(const Target *t, int64_t rows, int64_t n, int64_t mr, 
     return per_panel * (double)((n + nr - 1) / nr);
 }
 
+// The more instructions of panels that are no groups of vectors, where the target has such groups.
+static double group_cost(const Target *t, int64_t nr) {
+    return t->group && nr % (t->group * target_lanes(t)) ? 1.1 : 1;
+}
+
 // Instructions that a group of k takes for each sum: one, or where the target has none for it one
 // for each part of the group.
 static int64_t group_parts(const Target *t, DType from) {
@@ -85,6 +90,7 @@ GemmTile gemm_tile(const Target *t, DType from, int64_t rows, int64_t n, int64_t
             if (vectors == 1 && parts == 1 && from != DT_F32 && mr > t->tile_rows * 3 / 4) break;
             if (mr * vectors + step_registers(t, from, mr, vectors) > t->registers) break;
             double c = gemm_cycles(t, rows, n, mr, (double)vectors, nr, epilogue);
+            c *= group_cost(t, nr);
             if (least != 0 && c >= least * 0.999) continue;
             least = c;
             best.mr = mr;
@@ -150,7 +156,7 @@ DwTile gemm_dw_tile(const Target *t, DType from, int64_t n, int64_t k) {
             DwTile tile = {mr, vectors * lanes};
             if (mr > n || !dw_fits(t, from, mr, k < tile.nr ? k : tile.nr)) break;
             if (k > tile.nr && !dw_fits(t, from, mr, k % tile.nr)) break;
-            double c = dw_cycles(t, n, k, tile);
+            double c = dw_cycles(t, n, k, tile) * group_cost(t, tile.nr);
             c *= 1 + 0.01 * ((n % tile.mr != 0) + (k % tile.nr != 0)); // code of its own
             if (LINE / 4 % tile.mr) c *= 1.01; // rows of a tile lie across lines
             if (least != 0 && c >= least * 0.99) continue;

@@ -38,14 +38,6 @@ static const char *kernel_key(const KernelSpec *spec) {
 static const int vectors_allowed = CNX_LLVM_MAJOR < 22 ? 2 : 0;
 static const int others_allowed = CNX_LLVM_MAJOR < 22 ? 10 : 0;
 
-// Of addresses: where no constant offset, or a small one only, is part of a vector's load.
-static bool others_may_spill(const Target *t, const KernelSpec *spec) {
-    bool bytes = spec_int(spec, A_from) == dtype_word(DT_U8);
-    bool riscv = strncmp(t->triple, "riscv", 5) == 0;
-    bool bare = t->vscale || (riscv && target_lanes(t) > 1);
-    return bare && (bytes || spec->kind == K_DWCONV_PACKED);
-}
-
 typedef struct {
     const Target *target;
     int kernels, spills;
@@ -65,7 +57,7 @@ static void kernel_check(Survey *s, const KernelSpec *spec) {
     if (!text) fail_msg("%s: %s", key, why);
     int spills = codegen_hot_spills(text), others = codegen_inner_spills(text);
     if (spills <= vectors_allowed) spills = 0;
-    if (others <= others_allowed || others_may_spill(s->target, spec)) others = 0;
+    if (others <= others_allowed) others = 0;
     s->kernels++;
     s->spills += spills + others;
     if (spills + others)
