@@ -136,6 +136,13 @@ Val emit_apart(Emit *e, Val v) {
     return LLVMBuildCall2(e->b, fn, none, &v, 1, "");
 }
 
+Val emit_spaced(Emit *e, Spaced *s, int64_t i) {
+    if (!e->target->short_offsets) return emit_at_c(e, s->at, i * s->step);
+    if (i != s->i) s->at = emit_opaque(e, emit_at_c(e, s->at, (i - s->i) * s->step));
+    s->i = i;
+    return s->at;
+}
+
 Val emit_ptr(Emit *e, Val table, int i) {
     Val index = emit_i64(e, i);
     Val at = LLVMBuildInBoundsGEP2(e->b, e->ptr, table, &index, 1, "");

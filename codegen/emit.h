@@ -68,6 +68,13 @@ Val emit_opaque(Emit *e, Val address);
 // constant offset, LLVM would hold a register for each of them: there it is computed here, and LLVM
 // does not know how it relates to others.
 Val emit_apart(Emit *e, Val v);
+// Addresses `step` floats apart: at is that of number i, at first of 0. Where offsets of loads do
+// not reach them each comes from the last one: LLVM would keep a register for every offset.
+typedef struct {
+    Val at;
+    int64_t step, i;
+} Spaced;
+Val emit_spaced(Emit *e, Spaced *s, int64_t i);
 Val emit_ptr(Emit *e, Val table, int i);           // ((void **)table)[i]
 Val emit_index_load(Emit *e, Val base, Val index); // ((int32_t *)base)[index] as i64
 void emit_index_store(Emit *e, Val v, Val base, Val index);

@@ -264,11 +264,13 @@ Val dot_add(Emit *e, DType from, Val row, Val columns, Val sum) {
 }
 
 // The last piece, which may be narrower, first: a broadcast that ended as a part of itself would be
-// where LLVM puts that sum, and take a register more.
+// where LLVM puts that sum, and take a register more. Of bytes it is the other way round.
 void dot_add_row(Emit *e, DType from, Val row, const Val *panel, int npieces, Val *sums,
                  int stride) {
-    for (int p = npieces - 1; p >= 0; p--)
+    for (int i = 0; i < npieces; i++) {
+        int p = from == DT_U8 ? i : npieces - 1 - i;
         sums[p * stride] = dot_add(e, from, row, panel[p], sums[p * stride]);
+    }
 }
 
 Val dot_f32(Emit *e, DType from, Val sum) {

@@ -13,7 +13,7 @@
 #include <llvm-c/Support.h>
 #include <stdlib.h>
 
-enum { TRIES = 4 }; // an eighth less each time: below half a tile, spills cost less
+enum { TRIES = 5 }; // an eighth less each time: below half a tile, spills cost less
 
 // ---- stack frames ------------------------------------------------------------------------------
 // A slot is "Type: Spill, Align: 64, Size: 64", of a scalable vector "Size: vscale x 16". Addresses

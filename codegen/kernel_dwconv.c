@@ -39,6 +39,7 @@ static bool tap_inside(const ColumnTile *t, int64_t ix) {
 static void row_taps(Emit *e, const ColumnTile *t, Val x, Val weights, Piece piece, Val *sums) {
     const Dwconv *d = t->d;
     Val wv[MAX_TILE];
+    Spaced columns = {.at = x, .step = d->win.c}, taps = {.at = weights, .step = d->win.c};
     for (int kx = 0; kx < d->win.kw; kx++) wv[kx] = NULL;
     int64_t span = (t->columns - 1) * d->win.sw + d->win.kw;
     for (int64_t ix = 0; ix < span; ix++) {
@@ -47,9 +48,9 @@ static void row_taps(Emit *e, const ColumnTile *t, Val x, Val weights, Piece pie
         for (int o = 0; o < t->columns; o++) {
             int64_t kx = ix - o * d->win.sw;
             if (kx < 0 || kx >= d->win.kw) continue;
-            if (!xv) xv = vec_load(e, emit_at_c(e, x, ix * d->win.c), piece);
+            if (!xv) xv = vec_load(e, emit_spaced(e, &columns, ix), piece);
             int64_t tap = d->turned ? d->win.kw - 1 - kx : kx;
-            if (!wv[kx]) wv[kx] = vec_load(e, emit_at_c(e, weights, tap * d->win.c), piece);
+            if (!wv[kx]) wv[kx] = vec_load(e, emit_spaced(e, &taps, tap), piece);
             sums[o] = emit_fma(e, xv, wv[kx], sums[o]);
         }
     }

@@ -41,11 +41,21 @@ typedef struct {
 typedef struct {
     const GradVector *v;
     int64_t kx, taps;
-    int rows, sets;      // with one row, columns take turns with two sets of sums: none waits
-    Val x[MAX_ROWS], dy; // column 0 of the rows
-    Val x_next, dy_next; // what is fetched for the next block, NULL: nothing
-    Val *sums, *window;  // dY of output column o is window[o % taps]; sums[set * taps + tap]
+    int rows, sets;         // with one row, columns take turns with two sets of sums: none waits
+    Spaced x[MAX_ROWS], dy; // columns of the rows
+    Val x_next, dy_next;    // what is fetched for the next block, NULL: nothing
+    Val *sums, *window;     // dY of output column o is window[o % taps]; sums[set * taps + tap]
 } GradRow;
+
+// Columns of a row whose first lies at `at`; the same `by` floats further on.
+static Spaced columns_at(Emit *e, const GradVector *v, Val at) {
+    return (Spaced){.at = emit_opaque(e, at), .step = v->pixel};
+}
+
+static Spaced columns_moved(Emit *e, Spaced s, Val by) {
+    s.at = emit_opaque(e, emit_at(e, s.at, by));
+    return s;
+}
 
 // Input column `ix` against the outputs it meets, the last of which enters the window. inner: none
 // of them lies outside. The rows' addresses are those of column 0 or, in a loop, as far on as it.
@@ -54,9 +64,9 @@ static void grad_column(Emit *e, GradRow *r, int64_t ix, bool inner) {
     const Window *w = &v->d->g.win;
     int64_t enters = ix + w->pw - r->kx;
     if (inner || (enters >= 0 && enters < w->wo))
-        r->window[enters % r->taps] = vec_load(e, emit_at_c(e, r->dy, enters * v->pixel), v->piece);
+        r->window[enters % r->taps] = vec_load(e, emit_spaced(e, &r->dy, enters), v->piece);
     for (int j = 0; j < r->rows; j++) {
-        Val xv = vec_load(e, emit_at_c(e, r->x[j], ix * v->pixel), v->piece);
+        Val xv = vec_load(e, emit_spaced(e, &r->x[j], ix), v->piece);
         Val *sums = r->sums + (r->rows > 1 ? j : ix % r->sets) * r->taps;
         for (int64_t tap = 0; tap < r->taps; tap++) {
             int64_t ox = enters - tap;
@@ -73,9 +83,9 @@ static void grad_chunks(Emit *e, const GradRow *r, int64_t ix, int64_t chunks, V
     Loop l;
     Val at = loop_begin(e, &l, emit_i64(e, 0), emit_i64(e, chunks * step), step, carry, n);
     GradRow here = *r;
-    here.dy = emit_opaque(e, emit_at(e, r->dy, at));
+    here.dy = columns_moved(e, r->dy, at);
     for (int j = 0; j < r->rows; j++) {
-        here.x[j] = emit_opaque(e, emit_at(e, r->x[j], at));
+        here.x[j] = columns_moved(e, r->x[j], at);
         if (!r->x_next) continue;
         emit_prefetch(e, emit_at_c(e, emit_at(e, r->x_next, at), j * v->pixel), false, 2);
         emit_prefetch(e, emit_at_c(e, emit_at(e, r->dy_next, at), j * v->pixel), false, 2);
@@ -105,7 +115,7 @@ static void grad_row(Emit *e, GradRow *r) {
     for (int64_t i = 0; i < r->taps; i++) r->window[i] = vec_const(e, v->piece.width, 0);
     int64_t enters = w->pw - r->kx, first = enters - r->taps + 1;
     for (int64_t ox = first > 0 ? first : 0; ox < enters && ox < w->wo; ox++)
-        r->window[ox % r->taps] = vec_load(e, emit_at_c(e, r->dy, ox * v->pixel), v->piece);
+        r->window[ox % r->taps] = vec_load(e, emit_spaced(e, &r->dy, ox), v->piece);
     int64_t left = first < 0 ? -first : 0, ix = 0;
     int64_t chunks = whole_chunks(r, left);
     for (; chunks && ix < left; ix++) grad_column(e, r, ix, false);
@@ -140,11 +150,11 @@ static void kernel_taps(Emit *e, const GradVector *v, Val ky, int rows, int64_t 
     for (int i = 0; i < nsums; i++) sums[i] = vec_const(e, v->piece.width, 0);
     Loop l;
     Val oy = loop_begin(e, &l, lo, hi, 1, sums, nsums);
-    r.dy = emit_opaque(e, emit_at(e, v->dy, emit_imul(e, oy, w->wo * v->pixel)));
+    r.dy = columns_at(e, v, emit_at(e, v->dy, emit_imul(e, oy, w->wo * v->pixel)));
     Val iy = emit_iadd(e, emit_isub(e, oy, emit_i64(e, w->ph)), ky);
     for (int j = 0; j < rows; j++) {
         Val at = emit_imul(e, emit_iadd(e, iy, emit_i64(e, j)), w->w * v->pixel);
-        r.x[j] = emit_opaque(e, emit_at(e, v->x, at));
+        r.x[j] = columns_at(e, v, emit_at(e, v->x, at));
     }
     if (!d->near && kx == 0) fetch_next(e, &r, oy, ky);
     grad_row(e, &r);

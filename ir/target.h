@@ -33,13 +33,14 @@ typedef struct {
     int registers;     // vector registers
     int vscale;        // scalable vectors of at least vscale * 128 bits; 0: fixed registers
     bool fma;
-    int fma_ports; // full vectors a cycle
-    bool prefetch; // has instructions that fetch a line
-    bool bare;     // loads of vectors take no constant offset from an address
-    int group;     // neighbouring registers that one instruction takes (LMUL); 0: one
-    bool masks;    // masked loads and stores are native
-    bool permute2; // vpermi2ps: register table look-up
-    bool fp16;     // converts vectors of IEEE halves to f32 and back
+    int fma_ports;      // full vectors a cycle
+    bool prefetch;      // has instructions that fetch a line
+    bool bare;          // loads of vectors take no constant offset from an address
+    int group;          // neighbouring registers that one instruction takes (LMUL); 0: one
+    bool short_offsets; // loads take constant offsets below 2 KB only
+    bool masks;         // masked loads and stores are native
+    bool permute2;      // vpermi2ps: register table look-up
+    bool fp16;          // converts vectors of IEEE halves to f32 and back
     Bf16Dot bf16_dot;
     Int8Dot int8_dot;
     bool amx;                    // tiles: tdpbf16ps, tdpbusd
