@@ -400,7 +400,8 @@ static void offset_list(Emit *e, const PairLists *d, Val v, const TapSums *t, co
 // Positions of dy whose sums stay in registers beside them, a column of x, the next one and, where
 // there is no FMA, a product.
 static int64_t positions_at_once(const Target *t, const Packed *p) {
-    return MAX_SUMS + p->area + 2 + !t->fma <= t->registers ? p->area : p->area / 2;
+    int registers = t->group > 1 ? t->registers / t->group : t->registers;
+    return MAX_SUMS + p->area + 2 + !t->fma <= registers ? p->area : p->area / 2;
 }
 
 static void dw_group(Emit *e, void *ctx, Val col, const Vectors *g) {

@@ -241,6 +241,7 @@ int64_t packed_vectors(const Target *t, int64_t side, bool dw) {
     // registers.
     bool wide = t->vector_bits >= 512;
     if (t->registers < 32) return dw || !t->fma ? 1 : 2;
+    if (t->group > 1 && dw) return t->group;
     return dw ? 1 + wide : 4 + wide;
 }
 
