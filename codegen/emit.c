@@ -491,3 +491,18 @@ void emit_columns(Emit *e, int64_t n, Val c0, Val c1, int unroll, ColumnBody bod
     }
     if (!always) if_end(e, &f);
 }
+
+void emit_column_groups(Emit *e, int64_t n, Val c0, Val c1, ColumnBody body, void *ctx) {
+    int64_t width = (int64_t)e->lanes * e->target->group;
+    if (e->target->group > 1 && n >= width) {
+        Val end = emit_imin(e, c1, emit_i64(e, n / width * width));
+        Val last = emit_isub(e, end, emit_i64(e, width - 1));
+        Loop l;
+        Val col = loop_begin(e, &l, c0, last, width, NULL, 0);
+        body(e, ctx, col, (Piece){0, (int)width, (int)width, 0}, NULL);
+        loop_end(e, &l);
+        Val span = emit_imax(e, emit_isub(e, end, c0), emit_i64(e, 0));
+        c0 = emit_iadd(e, c0, emit_imul(e, emit_idiv(e, span, width), width));
+    }
+    emit_columns(e, n, c0, c1, 1, body, ctx, NULL, 0);
+}

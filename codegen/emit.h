@@ -219,4 +219,7 @@ Val emit_log1p(Emit *e, Val x);
 typedef void (*ColumnBody)(Emit *e, void *ctx, Val col, Piece p, Val *carry);
 void emit_columns(Emit *e, int64_t n, Val c0, Val c1, int unroll, ColumnBody body, void *ctx,
                   Val *carry, int ncarry);
+// The same one by one and without a carry; of full vectors first as many as make groups that the
+// target's instructions take as one.
+void emit_column_groups(Emit *e, int64_t n, Val c0, Val c1, ColumnBody body, void *ctx);
 #endif

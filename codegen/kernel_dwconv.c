@@ -90,6 +90,7 @@ static void tile_channels(Emit *e, void *ctx, Val col, Piece piece, Val *carry) 
     Val tap_row = d->turned ? emit_isub(e, emit_i64(e, d->win.kh - 1), ky) : ky;
     Val weights =
         emit_at(e, d->weights, emit_iadd(e, emit_imul(e, tap_row, d->win.kw * d->win.c), col));
+    if (e->target->bare) weights = emit_opaque(e, weights); // else a register for each tap
     row_taps(e, t, x, weights, piece, sums);
     loop_end(e, &l);
     EpilogueColumn ec;
@@ -113,7 +114,7 @@ static void emit_column_tile(Emit *e, const Dwconv *d, Val ox, int64_t border,
     int64_t columns = d->tile;
     if (border >= 0 && d->win.wo - border < columns) columns = d->win.wo - border;
     ColumnTile t = {d, ox, border, (int)columns};
-    emit_columns(e, d->win.c, k->c0, k->c1, 1, tile_channels, &t, NULL, 0);
+    emit_column_groups(e, d->win.c, k->c0, k->c1, tile_channels, &t);
 }
 
 // The tiles of one output row; the inner ones are consecutive.
