@@ -2,6 +2,7 @@
 #include "cmd.h"
 #include "cmd_calibrate.h"
 #include "cnxrt_clock.h"
+#include <errno.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -155,7 +156,7 @@ static bool save_ranges(const Options *o, const PrecisionPlan *plan, Diag *d) {
     FILE *f = fopen(path, "w");
     bool ok = f && fputs(ranges_print(o->arena, plan), f) >= 0;
     if (f) ok &= fclose(f) == 0;
-    if (!ok) diag_error(d, (Loc){0}, "cannot write '%s'", path);
+    if (!ok) diag_error(d, (Loc){0}, "cannot write '%s': %s", path, strerror(errno));
     return ok;
 }
 

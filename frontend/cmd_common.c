@@ -139,7 +139,8 @@ static int precision_options(const Options *o, PipelineOptions *out) {
     PrecisionPlan *plan = NEW(o->arena, PrecisionPlan);
     size_t n;
     out->precision = plan;
-    if (list && !precision_parse(plan, o->arena, d, "--precision", list)) return EXIT_USAGE;
+    if (list && !precision_parse(plan, o->arena, d, (Loc){0}, "--precision", list))
+        return EXIT_USAGE;
     const char *text = file ? cmd_read(o->arena, d, file, &n) : "";
     return text && ranges_parse(plan, o->arena, d, file, text) ? -1 : EXIT_INPUT;
 }

@@ -106,8 +106,10 @@ static bool build_programs(CompiledModel *c, int which, const ModelSpec *spec, D
 PrecisionPlan *compile_plan(const ModelSpec *spec, const PipelineOptions *opt, Diag *d) {
     PrecisionPlan *plan = NEW(spec->arena, PrecisionPlan);
     const PrecisionPlan *over = opt ? opt->precision : NULL;
-    bool ok = !spec->precision || (over && over->alone) ||
-              precision_parse(plan, spec->arena, d, "key precision", spec->precision);
+    bool ok = true;
+    for (int i = 0; ok && i < spec->nprecision && !(over && over->alone); i++)
+        ok = precision_parse(plan, spec->arena, d, spec->precision[i].loc, "key precision",
+                             spec->precision[i].text);
     if (over) precision_merge(plan, spec->arena, over);
     return ok ? plan : NULL;
 }

@@ -389,25 +389,26 @@ static void check_recipes(Check *c) {
     }
 }
 
-// One word, or a map of `default` and layers to words: as text "int8,head=fp32".
+// One word, or a map of `default` and layers to words.
 static void check_precision(Check *c) {
     const Yaml *y = section(c, "precision");
     if (!y || yaml_is_none(y)) return;
-    Str s = {.arena = c->spec->arena};
-    bool ok = y->kind == YAML_TEXT || y->kind == YAML_MAP;
-    if (y->kind == YAML_TEXT) str_add(&s, y->text);
-    for (int i = 0; ok && y->kind == YAML_MAP && i < y->entries.n; i++) {
-        const YamlEntry *e = &y->entries.v[i];
-        ok = e->value->kind == YAML_TEXT && !strpbrk(e->key, ",=");
-        if (!ok) break;
-        str_add(&s, s.n ? "," : "");
-        if (strcmp(e->key, "default") != 0) str_printf(&s, "%s=", e->key);
-        str_add(&s, e->value->text);
+    Arena *a = c->spec->arena;
+    int n = y->kind == YAML_MAP ? y->entries.n : 1;
+    c->spec->precision = NEWN(a, struct SpecPrecision, n + 1);
+    for (int i = 0; i < n; i++) {
+        const YamlEntry *e = y->kind == YAML_MAP ? &y->entries.v[i] : NULL;
+        const Yaml *word = e ? e->value : y;
+        if (word->kind != YAML_TEXT || (e && (!*e->key || strpbrk(e->key, ",=")))) {
+            diag_error(c->schema.diag, word->loc,
+                       "precision must be a word or a map of layers to words");
+            c->ok = false;
+            return;
+        }
+        bool layer = e && strcmp(e->key, "default") != 0;
+        const char *text = layer ? arena_printf(a, "%s=%s", e->key, word->text) : word->text;
+        c->spec->precision[c->spec->nprecision++] = (struct SpecPrecision){text, word->loc};
     }
-    if (s.n || y->kind == YAML_TEXT) c->spec->precision = str_cstr(&s);
-    if (ok) return;
-    diag_error(c->schema.diag, y->loc, "precision must be a word or a map of layers to words");
-    c->ok = false;
 }
 
 // The programs asked for on the command line, over the spec's own.

@@ -73,7 +73,11 @@ typedef struct {
     HeadSpec head;
     FcmaeSpec fcmae;
     VEC(RecipeSpec) recipes;
-    const char *precision; // "int8,head=fp32", or NULL
+    struct SpecPrecision {
+        const char *text; // "int8", "head=fp32" or a list of these
+        Loc loc;
+    } * precision;
+    int nprecision;
     double drop_path;
     unsigned programs;       // PROGRAM_*: what the artifact holds
     unsigned asked;          // named by `programs` or --programs; 0: whatever the spec supports

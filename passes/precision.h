@@ -28,8 +28,10 @@ typedef struct {
     VEC(ActivationRange) ranges;
 } PrecisionPlan;
 
-// Adds "int8", "bf16,head=fp32,stages.0=bf16" to the plan. False after an error, naming `what`.
-bool precision_parse(PrecisionPlan *plan, Arena *a, Diag *d, const char *what, const char *text);
+// Adds "int8", "bf16,head=fp32,stages.0=bf16" to the plan. False after an error at loc, naming
+// `what`.
+bool precision_parse(PrecisionPlan *plan, Arena *a, Diag *d, Loc loc, const char *what,
+                     const char *text);
 // What `more` says beside what the plan says; where both do, more.
 void precision_merge(PrecisionPlan *plan, Arena *a, const PrecisionPlan *more);
 // Adds lines "label low high". False after an error.

@@ -9,7 +9,7 @@ static const char *const names[PRECISIONS] = {"fp32", "bf16", "int8"};
 
 const char *precision_name(Precision p) { return names[p]; }
 
-static bool parse_name(Arena *a, Diag *d, const char *what, const char *s, size_t n,
+static bool parse_name(Arena *a, Diag *d, Loc loc, const char *what, const char *s, size_t n,
                        Precision *out) {
     for (int i = 0; i < PRECISIONS; i++)
         if (strlen(names[i]) == n && memcmp(names[i], s, n) == 0) {
@@ -17,18 +17,23 @@ static bool parse_name(Arena *a, Diag *d, const char *what, const char *s, size_
             return true;
         }
     const char *text = arena_strndup(a, s, n), *near = nearest_name(text, names, PRECISIONS);
-    diag_error(d, (Loc){0}, "%s: unknown precision '%s'", what, text);
+    diag_error(d, loc, "%s: unknown precision '%s'", what, text);
     diag_hint(d, near ? "did you mean '%s'?" : "fp32, bf16 or int8", near);
     return false;
 }
 
-bool precision_parse(PrecisionPlan *plan, Arena *a, Diag *d, const char *what, const char *text) {
+bool precision_parse(PrecisionPlan *plan, Arena *a, Diag *d, Loc loc, const char *what,
+                     const char *text) {
     for (const char *s = text;; s++) {
         size_t n = strcspn(s, ","), key = 0;
         while (key < n && s[key] != '=') key++;
         bool rule = key < n;
         Precision p;
-        if (!parse_name(a, d, what, rule ? s + key + 1 : s, rule ? n - key - 1 : n, &p))
+        if (rule && key == 0) {
+            diag_error(d, loc, "%s: no layer before '='", what);
+            return false;
+        }
+        if (!parse_name(a, d, loc, what, rule ? s + key + 1 : s, rule ? n - key - 1 : n, &p))
             return false;
         if (rule)
             vec_push(a, &plan->rules, ((PrecisionRule){arena_strndup(a, s, key), p}));

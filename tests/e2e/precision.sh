@@ -131,6 +131,7 @@ grep -q '"head.weight.cast"' text.ir && fail "the head is cast"
 "$CNXC" emit $net --stage=fused --set precision=bf16 --precision=fp32 >text.ir
 grep -q 'bf16\[' text.ir && fail "the command line is not heard"
 
+must_fail "--precision: no layer before '='" "$CNXC" build $net --programs=infer -o no --precision==bf16
 must_fail "--precision: unknown precision 'bf17'" "$CNXC" build $net --programs=infer -o no --precision=bf17
 must_fail "key precision: unknown precision 'fp8'" "$CNXC" build $net --programs=infer -o no --set precision=fp8
 must_fail "key precision: unknown precision 'fp8'" "$CNXC" check $net --set precision=fp8

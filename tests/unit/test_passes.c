@@ -260,7 +260,7 @@ static void check_narrow(const Target *t, const char *precision) {
     r.p.target = t;
     PrecisionPlan plan = {.base = PRECISION_FP32};
     PipelineOptions opt = {.precision = &plan, .stop_level = LEVEL_FUSED};
-    if (!precision_parse(&plan, r.arena, r.diag, "test", precision) ||
+    if (!precision_parse(&plan, r.arena, r.diag, (Loc){0}, "test", precision) ||
         !ranges_parse(&plan, r.arena, r.diag, "test", "pw1 -8 8\npw2 -0.2 20\n") ||
         !run_passes(&r, opt))
         fail_msg("%s: %s", precision, r.text);
