@@ -119,22 +119,17 @@ static void channel_groups(Emit *e, int64_t n, int most, GroupBody body, void *c
 }
 
 // ---- forward -----------------------------------------------------------------------------------
-// A pointer that walks over rows of n floats.
-typedef struct {
-    Val at;
-    int64_t row;
-} Walker;
-
-static Val walk_to(Emit *e, const Packed *p, Walker *w, int64_t row) {
-    if (row != w->row) w->at = emit_apart(e, emit_at_c(e, w->at, (row - w->row) * p->n));
-    w->row = row;
-    return w->at;
+// On to row i, whose address LLVM does not know.
+static Val walk_to(Emit *e, Spaced *rows, int64_t i) {
+    if (i != rows->i) rows->at = emit_apart(e, emit_at_c(e, rows->at, (i - rows->i) * rows->step));
+    rows->i = i;
+    return rows->at;
 }
 
 // On to the first tap of offset v, whether or not there is a neighbour: what is constant between
 // taps stays small.
-static void walk_ahead(Emit *e, const Packed *p, Walker *tap, int64_t v) {
-    if (e->target->bare) walk_to(e, p, tap, first_tap(p, v));
+static void walk_ahead(Emit *e, const Packed *p, Spaced *tap, int64_t v) {
+    if (e->target->bare) walk_to(e, tap, first_tap(p, v));
 }
 
 // Of offset v: the positions of the sub-block at x that a kernel reaches, and the taps from `tap`
@@ -143,10 +138,10 @@ typedef struct {
     Val x[MAX_SUB], *tap;
 } Operands;
 
-static Operands offset_operands(Emit *e, const Packed *p, int64_t v, Val x, Walker tap) {
+static Operands offset_operands(Emit *e, const Packed *p, int64_t v, Val x, Spaced tap) {
     int64_t ntaps = p->kh * p->kw;
     Operands o = {.tap = NEWN(e->arena, Val, ntaps)};
-    Walker row = {x, 0};
+    Spaced row = {.at = x, .step = p->n};
     bool *joins = NEWN(e->arena, bool, ntaps);
     for (int64_t from = 0; from < p->area; from++) {
         bool any = false;
@@ -155,15 +150,15 @@ static Operands offset_operands(Emit *e, const Packed *p, int64_t v, Val x, Walk
             if (t < 0) continue;
             any = joins[t] = true;
         }
-        if (any) o.x[from] = walk_to(e, p, &row, from);
+        if (any) o.x[from] = walk_to(e, &row, from);
     }
     for (int64_t t = 0; t < ntaps; t++)
-        if (joins[t]) o.tap[t] = walk_to(e, p, &tap, t);
+        if (joins[t]) o.tap[t] = walk_to(e, &tap, t);
     return o;
 }
 
 // The pairs of offset v: from rows at x (channel of the group's first vector) into sums.
-static void offset_pairs(Emit *e, const Packed *p, int64_t v, Val x, Walker tap, const Vectors *g,
+static void offset_pairs(Emit *e, const Packed *p, int64_t v, Val x, Spaced tap, const Vectors *g,
                          Val *sums) {
     Operands o = offset_operands(e, p, v, x, tap);
     for (int i = 0; i < g->n; i++) {
@@ -199,7 +194,7 @@ static void sub_block_store(Emit *e, const Packed *p, Val j, Val col, const Vect
 }
 
 // Offset v, static, or with single positions its tap v at run time.
-static void forward_offset(Emit *e, const Packed *p, Val v, int64_t known, Val rules, Walker *tap,
+static void forward_offset(Emit *e, const Packed *p, Val v, int64_t known, Val rules, Spaced *tap,
                            Val base, const Vectors *g, Val *sums) {
     If f;
     if (known >= 0) walk_ahead(e, p, tap, known);
@@ -232,7 +227,7 @@ static void forward_group(Emit *e, void *ctx, Val col, const Vectors *g) {
     Loop l, offsets;
     Val weights = emit_opaque(e, emit_at(e, p->weights, col));
     Val x = emit_opaque(e, emit_at(e, p->x, col));
-    Walker taps = {weights, 0};
+    Spaced taps = {.at = weights, .step = p->n};
     if (p->s > 1) walk_ahead(e, p, &taps, 0);
     Val j = emit_apart(e, loop_begin(e, &l, p->j0, p->j1, 1, NULL, 0));
     Val sums[MAX_VECTORS * MAX_SUB];
@@ -243,7 +238,7 @@ static void forward_group(Emit *e, void *ctx, Val col, const Vectors *g) {
         sums[i] = epilogue_start(e, &p->epi, at, g->piece[k]);
     }
     Val rules = emit_imul(e, j, p->nv);
-    Walker tap = taps;
+    Spaced tap = taps;
     if (p->s == 1) {
         Val v = loop_begin(e, &offsets, emit_i64(e, 0), emit_i64(e, p->nv), 1, sums, nsums);
         forward_offset(e, p, v, -1, rules, &tap, x, g, sums);
