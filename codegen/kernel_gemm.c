@@ -282,7 +282,7 @@ static Val emit_tile_tail(Gemm *g, bool partial) {
     t.epi = &epi;
     t.to = narrow_of(e, g->spec, ops);
     int64_t width = partial ? g->n % g->nr : g->nr;
-    emit_columns(e, width, emit_i64(e, 0), emit_i64(e, width), 1, tail_column, &t, NULL, 0);
+    emit_column_groups(e, width, emit_i64(e, 0), emit_i64(e, width), tail_column, &t);
     emit_return(e);
     return fn;
 }
