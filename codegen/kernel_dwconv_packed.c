@@ -337,13 +337,14 @@ static void pair_products(Emit *e, const Packed *p, const TapSums *t, Val dy, Va
                           const Vectors *g, Val *sums) {
     for (int i = 0; i < g->n; i++) {
         Val dv[MAX_SUB] = {0};
+        Spaced of_x = {.at = emit_at_c(e, x, g->off[i]), .step = p->n};
+        Spaced of_dy = {.at = emit_at_c(e, dy, g->off[i]), .step = p->n};
         for (int64_t from = 0; from < p->area; from++) {
             Val xv = NULL;
             for (int64_t to = 0; to < p->area; to++) {
                 if (t->of[to][from] < 0) continue;
-                if (!xv) xv = vec_load(e, emit_at_c(e, x, from * p->n + g->off[i]), g->piece[i]);
-                if (!dv[to])
-                    dv[to] = vec_load(e, emit_at_c(e, dy, to * p->n + g->off[i]), g->piece[i]);
+                if (!xv) xv = vec_load(e, emit_spaced(e, &of_x, from), g->piece[i]);
+                if (!dv[to]) dv[to] = vec_load(e, emit_spaced(e, &of_dy, to), g->piece[i]);
                 Val *sum = &sums[i * t->n + t->of[to][from]];
                 *sum = emit_fma(e, xv, dv[to], *sum);
             }
