@@ -264,12 +264,12 @@ Val dot_add(Emit *e, DType from, Val row, Val columns, Val sum) {
                                                : dot_lanes(e, row, columns, sum, width);
 }
 
-// The last piece, which may be narrower, first: a broadcast that ended as a part of itself would be
-// where LLVM puts that sum, and take a register more. Of bytes it is the other way round.
+// The last piece, which may be narrower, second: LLVM puts its sum where its part of the broadcast
+// was, which takes registers in whole tiles when it comes first or last.
 void dot_add_row(Emit *e, DType from, Val row, const Val *panel, int npieces, Val *sums,
                  int stride) {
     for (int i = 0; i < npieces; i++) {
-        int p = from == DT_U8 ? i : npieces - 1 - i;
+        int p = i == 0 ? 0 : i == 1 ? npieces - 1 : i - 1;
         sums[p * stride] = dot_add(e, from, row, panel[p], sums[p * stride]);
     }
 }

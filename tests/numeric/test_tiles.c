@@ -37,10 +37,12 @@ static bool has_instruction(const char *text, const char *wanted) {
 // The tile the table leads to is made of the instruction the row is for, and none of its sums
 // leaves its register in the loop over k.
 static void tile_check(const Target *t, DType from, int64_t n, int64_t k, const char *instruction) {
-    GemmTile tile = gemm_tile(t, from, 196, n, k * dtype_bytes(from) / 4, false);
+    int64_t rows = n < 64 ? 3136 : 196;
+    GemmTile tile = gemm_tile(t, from, rows, n, k * dtype_bytes(from) / 4, false);
     GemmCase g = {.n = n, .k = k, .mr = tile.mr, .nr = tile.nr, .ku = tile.ku, .order = tile.order};
     Spec s;
-    gemm_spec(&s, &g, from, &(Program){{EPI_BIAS}, 1, 0});
+    // The second linear of a block adds the block's input.
+    gemm_spec(&s, &g, from, &(Program){{EPI_BIAS, EPI_ADD}, n < k ? 2 : 1, 0});
     if (tile.tiles) set_int(&s, A_tiles, 1);
     const char *why = "", *text = codegen_kernel_asm(arena, t, &s.spec, &why);
     if (!text) fail_msg("%s: %s", spec_text(t, &s), why);
