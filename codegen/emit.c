@@ -58,6 +58,7 @@ Val emit_function(Emit *e, const char *symbol, const LLVMTypeRef *params, int n)
     for (int i = 0; i < n; i++) types[i] = params[i];
     e->fn = LLVMAddFunction(e->mod, symbol, LLVMFunctionType(e->none, types, (unsigned)n, 0));
     e->nheld = 0;
+    e->crowded = false;
     emit_target_attributes(e, e->fn);
     LLVMBasicBlockRef entry = LLVMAppendBasicBlockInContext(e->ctx, e->fn, "entry");
     LLVMPositionBuilderAtEnd(e->b, entry);
@@ -127,14 +128,15 @@ Val emit_at_c(Emit *e, Val base, int64_t index) {
 
 Val emit_opaque(Emit *e, Val address) { return LLVMBuildFreeze(e->b, address, ""); }
 
-Val emit_apart(Emit *e, Val v) {
+Val emit_here(Emit *e, Val v) {
     static const char result_is_operand[] = "=r,0";
-    if (!e->target->bare) return v;
     LLVMTypeRef type = LLVMTypeOf(v), fn = LLVMFunctionType(type, &type, 1, 0);
     Val none = LLVMGetInlineAsm(fn, "", 0, result_is_operand, sizeof result_is_operand - 1, true,
                                 false, LLVMInlineAsmDialectATT, false);
     return LLVMBuildCall2(e->b, fn, none, &v, 1, "");
 }
+
+Val emit_apart(Emit *e, Val v) { return e->target->bare ? emit_here(e, v) : v; }
 
 Val emit_spaced(Emit *e, Spaced *s, int64_t i) {
     if (!e->target->short_offsets) return emit_at_c(e, s->at, i * s->step);

@@ -28,6 +28,7 @@ typedef struct {
     Val fn;                  // function under construction
     uint32_t held[MAX_HELD]; // constants of mathematics in its registers, as bits
     int nheld;
+    bool crowded;         // none of them: functions follow each other in a loop that stores nothing
     const char *function; // of mathematics, whose table the other constants lie in
 } Emit;
 
@@ -64,6 +65,8 @@ Val emit_bytes_at(Emit *e, Val base, Val bytes); // base + bytes
 // takes it as it is and does not spend its time on one address after the other. Nor does LLVM know
 // what lies there.
 Val emit_opaque(Emit *e, Val address);
+// The same address or number, which LLVM does not know and does not take out of a loop.
+Val emit_here(Emit *e, Val v);
 // The same address or number, from which addresses of vectors follow. Where their loads take no
 // constant offset, LLVM would hold a register for each of them: there it is computed here, and LLVM
 // does not know how it relates to others.

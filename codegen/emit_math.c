@@ -24,7 +24,7 @@ static Val int_vector(Emit *e, int width, int32_t v) {
 static bool is_held(Emit *e, uint32_t bits) {
     for (int i = 0; i < e->nheld; i++)
         if (e->held[i] == bits) return true;
-    if (e->nheld == e->target->constants || e->nheld == MAX_HELD) return false;
+    if (e->crowded || e->nheld == e->target->constants || e->nheld == MAX_HELD) return false;
     e->held[e->nheld++] = bits;
     return true;
 }
@@ -58,7 +58,8 @@ static Val table_row(Emit *e, uint32_t bits, int lanes) {
         if (old) LLVMDeleteGlobal(old);
         LLVMSetValueName2(table, name, strlen(name));
     }
-    return emit_at_c(e, emit_opaque(e, table), (int64_t)at * lanes);
+    Val base = e->crowded ? emit_here(e, table) : emit_opaque(e, table);
+    return emit_at_c(e, base, (int64_t)at * lanes);
 }
 
 // Rows are as wide as any vector: four lanes where numbers are taken one by one.

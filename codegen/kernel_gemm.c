@@ -114,8 +114,13 @@ static void tile_sums(Emit *e, Tile *t) {
         for (int u = 0; u < g->ku; u++) tile_step(e, t, a, b, u);
         loop_end(e, &l);
     }
-    Val a = emit_at_c(e, t->a, body), b = emit_at_c(e, t->b, body * g->nr);
-    for (int u = 0; u < g->k - body; u++) tile_step(e, t, a, b, u);
+    if (body < g->k) {
+        Loop l;
+        Val k = loop_begin(e, &l, emit_i64(e, body), emit_i64(e, g->k), 1, t->sums,
+                           t->npieces * t->rows);
+        tile_step(e, t, emit_at(e, t->a, k), emit_at(e, t->b, emit_imul(e, k, g->nr)), 0);
+        loop_end(e, &l);
+    }
     for (int i = 0; i < t->npieces * t->rows; i++) t->sums[i] = dot_f32(e, g->from, t->sums[i]);
 }
 
@@ -292,14 +297,16 @@ typedef struct {
     Gemm *g;
     const EpilogueCode *epi;
     Val ops, a, b, tile, tiles, share, extra, r0;
+    Val start; // where it is there for all tiles to come: the row that sums start from
 } Walk;
 
 // The row that sums start from, behind the rows of the stack tile; without a bias zero_start has
 // written it.
 static Val start_row(Emit *e, const Walk *w, Val col, bool partial) {
     const Gemm *g = w->g;
+    if (w->start) return w->start;
     Val at = emit_at_c(e, w->tile, g->mr * g->nr);
-    if (!w->epi->first) return at;
+    if (!w->epi->first || g->mr == 1) return at;
     Piece pieces[MAX_PIECES];
     int n = emit_pieces(e, partial ? g->n % g->nr : g->nr, pieces);
     for (int p = 0; p < n; p++)
@@ -381,6 +388,7 @@ static void walk_rows(Emit *e, const Walk *w, Val col, bool partial) {
 // `rows` are those of the current tile; with the panels outside, all tiles are walked per panel.
 static void walk_panels(Emit *e, const Walk *w, Val c0, Val c1, Val row, Val rows) {
     const Gemm *g = w->g;
+    Walk tiles = *w;
     int64_t full = g->n / g->nr * g->nr;
     for (int partial = 0; partial < 2; partial++) {
         if (partial ? full == g->n : full == 0) continue;
@@ -388,10 +396,12 @@ static void walk_panels(Emit *e, const Walk *w, Val c0, Val c1, Val row, Val row
         Val from = partial ? emit_i64(e, full) : c0;
         Val to = partial ? c1 : emit_imin(e, c1, emit_i64(e, full));
         Val col = loop_begin(e, &l, from, to, g->nr, NULL, 0);
-        if (row)
+        if (row) {
             call_micro(e, w, NULL, row, rows, col, partial);
-        else
-            walk_rows(e, w, col, partial);
+        } else {
+            tiles.start = start_row(e, w, col, partial);
+            walk_rows(e, &tiles, col, partial);
+        }
         loop_end(e, &l);
     }
 }
@@ -413,6 +423,7 @@ static void emit_walk(Gemm *g) {
     Val divisor = emit_imax(e, w.tiles, emit_i64(e, 1));
     w.share = LLVMBuildUDiv(e->b, count, divisor, "");
     w.extra = LLVMBuildURem(e->b, count, divisor, "");
+    if (g->n <= g->nr) w.start = start_row(e, &w, emit_i64(e, 0), g->n < g->nr);
     if (g->rows_outer) {
         Loop l;
         Val row, i = loop_begin(e, &l, emit_i64(e, 0), w.tiles, 1, NULL, 0);

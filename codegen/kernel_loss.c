@@ -121,7 +121,9 @@ void emit_softmax_ce_dx(Emit *e, const KernelSpec *spec, const char *symbol) {
 // ---- binary cross-entropy ----------------------------------------------------------------------
 // exp(-|z|)
 static Val small_exp(Emit *e, Val z) {
-    return emit_exp(e, LLVMBuildFNeg(e->b, emit_fabs(e, z), ""));
+    Val minus = emit_fsub(e, vec_const(e, vec_width(z), 0), z);
+    Val positive = LLVMBuildFCmp(e->b, LLVMRealOLT, minus, z, "");
+    return emit_exp(e, LLVMBuildSelect(e->b, positive, minus, z, ""));
 }
 
 // max(z,0) + log(1 + exp(-|z|)) - t z
@@ -136,6 +138,7 @@ static void bce_column(Emit *e, void *ctx, Val col, Piece p, Val *sums) {
 void emit_bce(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
     LossRow r = loss_operands(e, spec, k.ops, false);
+    e->crowded = true;
     Loop l;
     r.row = loop_begin(e, &l, k.r0, k.r1, 1, NULL, 0);
     Val sum = over_columns(e, &r, bce_column);
@@ -158,6 +161,7 @@ static void bce_dx_column(Emit *e, void *ctx, Val col, Piece p, Val *carry) {
 void emit_bce_dx(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
     LossRow r = loss_operands(e, spec, k.ops, true);
+    e->crowded = true;
     Loop l;
     r.row = loop_begin(e, &l, k.r0, k.r1, 1, NULL, 0);
     r.cotangent = emit_fdiv(e, load_scalar(e, r.dl, r.row), LLVMConstReal(e->f32, (double)r.n));
