@@ -59,6 +59,7 @@ Val emit_function(Emit *e, const char *symbol, const LLVMTypeRef *params, int n)
     e->fn = LLVMAddFunction(e->mod, symbol, LLVMFunctionType(e->none, types, (unsigned)n, 0));
     e->nheld = 0;
     e->crowded = false;
+    e->masks = e->target->masks;
     emit_target_attributes(e, e->fn);
     LLVMBasicBlockRef entry = LLVMAppendBasicBlockInContext(e->ctx, e->fn, "entry");
     LLVMPositionBuilderAtEnd(e->b, entry);

@@ -24,7 +24,7 @@ typedef struct {
     LLVMBuilderRef b;
     LLVMTypeRef none, i1, i32, i64, f32, ptr;
     int lanes;               // f32 per vector
-    bool masks;              // masked loads and stores are native
+    bool masks;              // the rest of a row is one masked piece: native, or chosen by a kernel
     Val fn;                  // function under construction
     uint32_t held[MAX_HELD]; // constants of mathematics in its registers, as bits
     int nheld;

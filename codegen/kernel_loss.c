@@ -138,7 +138,7 @@ static void bce_column(Emit *e, void *ctx, Val col, Piece p, Val *sums) {
 void emit_bce(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
     LossRow r = loss_operands(e, spec, k.ops, false);
-    e->crowded = true;
+    e->crowded = e->masks = true;
     Loop l;
     r.row = loop_begin(e, &l, k.r0, k.r1, 1, NULL, 0);
     Val sum = over_columns(e, &r, bce_column);
@@ -161,7 +161,7 @@ static void bce_dx_column(Emit *e, void *ctx, Val col, Piece p, Val *carry) {
 void emit_bce_dx(Emit *e, const KernelSpec *spec, const char *symbol) {
     KernelArgs k = kernel_begin(e, symbol);
     LossRow r = loss_operands(e, spec, k.ops, true);
-    e->crowded = true;
+    e->crowded = e->masks = true;
     Loop l;
     r.row = loop_begin(e, &l, k.r0, k.r1, 1, NULL, 0);
     r.cotangent = emit_fdiv(e, load_scalar(e, r.dl, r.row), LLVMConstReal(e->f32, (double)r.n));

@@ -123,19 +123,19 @@ static void group_sums(Emit *e, const NormRows *rows, const Group *g, Val first,
                        bool centred) {
     Loop l;
     Val r = loop_begin(e, &l, emit_i64(e, 0), count, 1, NULL, 0);
-    NormRow row = {.rows = rows, .src = rows->source(e, rows, emit_iadd(e, first, r))};
+    Val i = emit_iadd(e, first, r);
+    NormRow row = {.rows = rows, .src = rows->source(e, rows, i)};
     if (centred)
         row.mean = scalar_load(e, g->mean, r);
     else
-        row.next =
-            rows->source(e, rows, emit_iadd(e, first, emit_iadd(e, r, emit_i64(e, e->lanes))));
+        row.next = rows->source(e, rows, emit_iadd(e, emit_opaque(e, i), emit_i64(e, e->lanes)));
     int terms = centred ? TERMS : 1;
     Val sums[TERMS * SUMS], *s = sums;
-    for (int i = 0; i < terms * SUMS; i++) sums[i] = row_sum_zero(e);
+    for (int k = 0; k < terms * SUMS; k++) sums[k] = row_sum_zero(e);
     emit_row(e, rows->n, SUMS, centred ? add_deviation : add_column, &row, sums, terms * SUMS);
-    for (int i = 0; i < terms; i++, s += SUMS) {
+    for (int k = 0; k < terms; k++, s += SUMS) {
         Val sum = emit_fadd(e, emit_fadd(e, s[0], s[1]), emit_fadd(e, s[2], s[3]));
-        vec_store(e, row_sum(e, sum), emit_at(e, g->partial[i], emit_imul(e, r, e->lanes)),
+        vec_store(e, row_sum(e, sum), emit_at(e, g->partial[k], emit_imul(e, r, e->lanes)),
                   (Piece){0, e->lanes, e->lanes, 0});
     }
     loop_end(e, &l);
@@ -244,20 +244,19 @@ static Val tap_result(Emit *e, const NormRows *rows, Val i) {
 // One row of taps of a pixel whose input rows and columns may lie outside.
 static void padded_taps(Emit *e, const Gather *g, Val dst, Val iy, Val ix) {
     Val zero = emit_i64(e, 0), h = emit_i64(e, g->win.h), w = emit_i64(e, g->win.w);
-    for (int64_t kx = 0; kx < g->win.kw; kx++) {
-        Val x = emit_iadd(e, ix, emit_i64(e, kx));
-        Val at = emit_at_as(e, g->to.dt, dst, emit_i64(e, kx * g->win.c));
-        // Unsigned comparisons: negative coordinates are large.
-        Val inside = LLVMBuildAnd(e->b, LLVMBuildICmp(e->b, LLVMIntULT, iy, h, ""),
-                                  LLVMBuildICmp(e->b, LLVMIntULT, x, w, ""), "");
-        If f;
-        emit_run_as(e, &g->to, at, NULL, g->win.c);
-        if_begin(e, &f, inside, NULL, 0);
-        Val from =
-            emit_iadd(e, emit_imul(e, emit_imax(e, iy, zero), g->win.w), emit_imax(e, x, zero));
-        emit_run_as(e, &g->to, at, emit_at(e, g->x, emit_imul(e, from, g->win.c)), g->win.c);
-        if_end(e, &f);
-    }
+    Loop l;
+    If f;
+    Val kx = loop_begin(e, &l, zero, emit_i64(e, g->win.kw), 1, NULL, 0), x = emit_iadd(e, ix, kx);
+    Val at = emit_at_as(e, g->to.dt, dst, emit_imul(e, kx, g->win.c));
+    // Unsigned comparisons: negative coordinates are large.
+    Val inside = LLVMBuildAnd(e->b, LLVMBuildICmp(e->b, LLVMIntULT, iy, h, ""),
+                              LLVMBuildICmp(e->b, LLVMIntULT, x, w, ""), "");
+    emit_run_as(e, &g->to, at, NULL, g->win.c);
+    if_begin(e, &f, inside, NULL, 0);
+    Val from = emit_iadd(e, emit_imul(e, iy, g->win.w), x);
+    emit_run_as(e, &g->to, at, emit_at(e, g->x, emit_imul(e, from, g->win.c)), g->win.c);
+    if_end(e, &f);
+    loop_end(e, &l);
 }
 
 // One row of taps inside the image: the kw pixels are neighbours.
