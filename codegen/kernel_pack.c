@@ -37,6 +37,7 @@ typedef struct {
     int64_t n, k, nr; // columns of the panels, groups of 4 bytes along their depth, width
     int64_t group;    // elements of x in a group
     int side;
+    int64_t body; // groups of the depth that are whole blocks
     bool stream;
     Val x, out;
     Val by_column, by_row; // factors of x [n,k * group], NULL: none
@@ -47,7 +48,12 @@ static Pack pack_of(Emit *e, const KernelSpec *spec, Val ops) {
     const int64_t *words;
     int nwords = spec_epilogue(spec, &words);
     p.group = result_dtype(spec) == DT_BF16 ? 2 : 1;
-    p.side = e->lanes < LEAST_SIDE || e->target->vscale ? LEAST_SIDE : e->lanes;
+    bool small = e->lanes < LEAST_SIDE || e->target->vscale;
+    // Rounding to bf16 and shuffles of 8 lanes do not fit into the registers of RVV, blocks of it
+    // not into those of a target without vectors.
+    bool rounds = p.group == 2;
+    p.side = small || (rounds && e->target->group > 1) ? LEAST_SIDE : e->lanes;
+    p.body = rounds && e->lanes == 1 ? 0 : p.k / p.side * p.side;
     p.stream = p.nr % p.side == 0;
     p.x = emit_ptr(e, ops, 0);
     p.out = emit_ptr(e, ops, 1);
@@ -111,12 +117,12 @@ static void pack_rest(Emit *e, const Pack *p, Val base, Val col, Val kk, int64_t
     }
 }
 
-// The panel of columns col.. of which `valid` are there.
-static void pack_panel(Emit *e, const Pack *p, Val col, int64_t valid) {
-    int64_t side = p->side, whole = valid / side * side, body = p->k / side * side;
-    Val base = emit_imul(e, col, p->k);
+// The depths that are whole blocks of the panel at `base` of columns col.., of which `valid` are
+// there.
+static void pack_blocks(Emit *e, const Pack *p, Val base, Val col, int64_t valid) {
+    int64_t side = p->side, whole = valid / side * side;
     Loop depth, l;
-    Val kk = loop_begin(e, &depth, emit_i64(e, 0), emit_i64(e, body), side, NULL, 0);
+    Val kk = loop_begin(e, &depth, emit_i64(e, 0), emit_i64(e, p->body), side, NULL, 0);
     Val c = loop_begin(e, &l, emit_i64(e, 0), emit_i64(e, whole), side, NULL, 0);
     pack_block(e, p, emit_iadd(e, base, c), emit_iadd(e, col, c), kk, p->side, p->side);
     loop_end(e, &l);
@@ -127,10 +133,17 @@ static void pack_panel(Emit *e, const Pack *p, Val col, int64_t valid) {
                    kk, rows, width);
     }
     loop_end(e, &depth);
-    if (body == p->k) return;
-    kk = loop_begin(e, &depth, emit_i64(e, body), emit_i64(e, p->k), 1, NULL, 0);
+}
+
+// The panel of columns col.. of which `valid` are there.
+static void pack_panel(Emit *e, const Pack *p, Val col, int64_t valid) {
+    Val base = emit_imul(e, col, p->k);
+    if (p->body > 0) pack_blocks(e, p, base, col, valid);
+    if (p->body == p->k) return;
+    Loop l;
+    Val kk = loop_begin(e, &l, emit_i64(e, p->body), emit_i64(e, p->k), 1, NULL, 0);
     pack_rest(e, p, base, col, kk, valid);
-    loop_end(e, &depth);
+    loop_end(e, &l);
 }
 
 typedef struct {

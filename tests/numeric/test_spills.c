@@ -71,7 +71,7 @@ static void kernel_check(Survey *s, const KernelSpec *spec) {
 }
 
 static void module_check(Survey *s, Module *module, const PrecisionPlan *plan, Diag *d) {
-    static const char *const programs[] = {"infer",       "train",  "pretrain",
+    static const char *const programs[] = {"prepare",     "infer",  "train",     "pretrain",
                                            "reconstruct", "update", "update.ema"};
     Pipeline p = {.arena = arena, .target = s->target, .module = module, .rewrite_limit = -1};
     PipelineOptions opt = {.stop_level = LEVEL_MEMORY,
