@@ -162,14 +162,16 @@ static bool save_ranges(const Options *o, const PrecisionPlan *plan, Diag *d) {
 
 // The ranges of int8 into *opt, where pictures are given.
 static bool calibrate(const Options *o, const Calibration *c, PipelineOptions *opt, Diag *d) {
-    if (!c->pictures) return true;
+    if (!c->pictures && !options_has(o, "ranges")) return true;
     PrecisionPlan *plan = compile_plan(c->spec, opt, d);
     if (!plan) return false;
     if (!precision_uses(plan, PRECISION_INT8)) {
-        diag_error(d, (Loc){0}, "--calibrate is for int8, and no layer is to compute in that");
+        diag_error(d, (Loc){0}, "--%s is for int8, and no layer is to compute in that",
+                   c->pictures ? "calibrate" : "ranges");
         diag_hint(d, "give --precision=int8");
         return false;
     }
+    if (!c->pictures) return true;
     if (!calibrate_ranges(c, plan, d)) return false;
     plan->alone = true;
     opt->precision = plan;

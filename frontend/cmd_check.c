@@ -147,6 +147,16 @@ static void print_layers(void) {
     }
 }
 
+// Names the entries of the key `precision` that match no layer. False after errors on d.
+static bool note_precision(const ModelSpec *m, Diag *d) {
+    Compiled c;
+    if (!compile_plan(m, NULL, d)) return false;
+    if (!m->nprecision) return true;
+    if (!compile_spec(&c, m, m->programs, &target_table[0], NULL, d)) return false;
+    compile_note_rules(&c, m, NULL, d);
+    return true;
+}
+
 int cmd_check(Arena *a, int argc, char *const *argv) {
     Options o;
     int status = cmd_begin(&o, a, &command, argc, argv, 0, 1);
@@ -158,7 +168,7 @@ int cmd_check(Arena *a, int argc, char *const *argv) {
     if (!cmd_wants(&o, 1)) return EXIT_USAGE;
     Diag *d = diag_new(a, stderr);
     ModelSpec *m = cmd_spec(&o, d);
-    if (!m || !compile_plan(m, NULL, d)) return EXIT_INPUT;
+    if (!m || !note_precision(m, d)) return EXIT_INPUT;
     NetworkInfo n = network_info(a, m);
     if (options_has(&o, "json")) {
         print_json(a, m, &n);

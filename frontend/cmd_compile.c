@@ -190,23 +190,46 @@ static bool has_layer(const Names *names, const char *pattern) {
     return false;
 }
 
-static void note_range(const Names *names, const ActivationRange *range) {
-    if (!range->file || has_layer(names, range->label)) return;
-    const char *near = nearest_name(range->label, names->v, names->n);
-    fprintf(stderr, "note: %s:%d: no layer of these programs is called %s%s%s%s\n", range->file,
-            range->line, range->label, near ? ": did you mean '" : "", near ? near : "",
-            near ? "'?" : "");
+// ": did you mean 'NAME'?" or nothing.
+static const char *nearest_text(Arena *a, const char *s, const Names *names) {
+    const char *near = nearest_name(s, names->v, names->n);
+    return near ? arena_printf(a, ": did you mean '%s'?", near) : "";
+}
+
+// Layers, and what their names begin with up to a dot, as rules say them.
+static Names rule_names(Arena *a, const Names *layers) {
+    Names names = {0};
+    for (int i = 0; i < layers->n; i++)
+        for (const char *s = layers->v[i], *end = s; *s; s = end + (*end == '.')) {
+            end = s + strcspn(s, ".");
+            vec_push(a, &names, arena_strndup(a, layers->v[i], (size_t)(end - layers->v[i])));
+        }
+    return names;
+}
+
+static void note_rule(Arena *a, const Names *layers, const PrecisionRule *r) {
+    if (has_layer(layers, r->pattern)) return;
+    Names names = rule_names(a, layers);
+    const char *place =
+        r->loc.file ? arena_printf(a, "%s:%d:%d: ", r->loc.file, r->loc.line, r->loc.col) : "";
+    fprintf(stderr, "note: %sprecision %s=%s: no layer of these programs is called so%s\n", place,
+            r->pattern, precision_name(r->precision), nearest_text(a, r->pattern, &names));
+}
+
+static void note_range(Arena *a, const Names *layers, const ActivationRange *range) {
+    if (!range->file || has_layer(layers, range->label)) return;
+    fprintf(stderr, "note: %s:%d: no layer of these programs is called %s%s\n", range->file,
+            range->line, range->label, nearest_text(a, range->label, layers));
 }
 
 void compile_note_rules(const Compiled *c, const ModelSpec *spec, const PipelineOptions *opt,
                         Diag *d) {
     const PrecisionPlan *plan = compile_plan(spec, opt, d);
-    Names names = layer_names(spec->arena, c);
+    Names layers = layer_names(spec->arena, c);
     for (int i = 0; plan && i < plan->rules.n; i++)
-        if (!has_layer(&names, plan->rules.v[i].pattern))
-            fprintf(stderr, "note: precision %s=%s: no layer of these programs is called so\n",
-                    plan->rules.v[i].pattern, precision_name(plan->rules.v[i].precision));
-    for (int i = 0; plan && i < plan->ranges.n; i++) note_range(&names, &plan->ranges.v[i]);
+        note_rule(spec->arena, &layers, &plan->rules.v[i]);
+    for (int i = 0; plan && i < plan->ranges.n; i++)
+        note_range(spec->arena, &layers, &plan->ranges.v[i]);
 }
 
 // ---- embedding ---------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ const char *precision_name(Precision p);
 typedef struct {
     const char *pattern; // a label, what labels begin with up to a dot, or a glob of labels
     Precision precision;
+    Loc loc; // of the spec; no place: of the command line
 } PrecisionRule;
 
 typedef struct {

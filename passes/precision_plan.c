@@ -36,7 +36,7 @@ bool precision_parse(PrecisionPlan *plan, Arena *a, Diag *d, Loc loc, const char
         if (!parse_name(a, d, loc, what, rule ? s + key + 1 : s, rule ? n - key - 1 : n, &p))
             return false;
         if (rule)
-            vec_push(a, &plan->rules, ((PrecisionRule){arena_strndup(a, s, key), p}));
+            vec_push(a, &plan->rules, ((PrecisionRule){arena_strndup(a, s, key), p, loc}));
         else
             plan->base = p, plan->given = true;
         s += n;

@@ -43,6 +43,12 @@ within 20 fp32.npy bf16.npy
 "$CNXC" build $net --programs=infer -o no '--precision=stages.9=bf16,head=bf16' 2>note.txt
 grep -q 'note: precision stages.9=bf16: no layer' note.txt || fail "no note: $(cat note.txt)"
 [ "$(wc -l <note.txt)" = 1 ] || fail "notes: $(cat note.txt)"
+printf 'extends: %s\nprecision:\n  default: bf16\n  stage.0: fp32\n  head: fp32\n' "${net%% *}" >rules.yaml
+for command in "check rules.yaml" "build rules.yaml --programs=infer -o no"; do
+    "$CNXC" $command 2>note.txt >report.txt
+    says "rules.yaml:4:12: precision stage.0=fp32: no layer of these programs is called so: did you mean 'stages.0'?" note.txt
+    [ "$(wc -l <note.txt)" = 1 ] || fail "notes of $command: $(cat note.txt)"
+done
 
 # Layers of both kinds in one program, with panels as wide and tiles of fewer rows.
 tools
@@ -166,6 +172,7 @@ within 5000 fp32.npy flat.npy # a number
 must_fail "unknown precision ''" "$CNXC" build $net --programs=infer -o no --precision=
 must_fail "unknown precision ''" "$CNXC" build $net --programs=infer -o no --precision=int8,
 must_fail "--calibrate is for int8" "$CNXC" build $net --programs=infer -o no --weights w.safetensors --calibrate data
+must_fail "--ranges is for int8" "$CNXC" build $net --programs=infer -o no --ranges=ranges.txt
 must_fail "--save-ranges needs --calibrate" "$CNXC" build $net --programs=infer -o no --save-ranges r.txt
 must_fail "--runtime-dir=nowhere: no libcnxrt.a" "$CNXC" build $net --programs=infer -o no --runtime-dir=nowhere
 
