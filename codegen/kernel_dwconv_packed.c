@@ -17,6 +17,7 @@
 #include "kernel.h"
 
 enum { MAX_VECTORS = 12, MAX_SUB = 4, AHEAD = 64 }; // AHEAD: sub-blocks
+enum { WIDE = 192, FAR = 1024 };                    // channels
 
 typedef struct {
     int64_t n, s, kh, kw, ry, rx, nv, area; // area: positions of a sub-block
@@ -119,17 +120,41 @@ static void channel_groups(Emit *e, int64_t n, int most, GroupBody body, void *c
 }
 
 // ---- forward -----------------------------------------------------------------------------------
+// Whether addresses of rows come each from the last one: LLVM would keep a register for each that
+// offsets of loads do not reach.
+static bool walks(const Emit *e, const Packed *p) {
+    return e->target->bare || (e->target->short_offsets && p->n >= WIDE);
+}
+
+// A step towards `left` rows on. One that is FAR takes a register for each length, so they are few.
+static int64_t row_step(const Packed *p, int64_t left) {
+    int64_t size = left < 0 ? -left : left;
+    if (size <= 2 || size * p->n < FAR) return left;
+    size = size > 4 && 2 * size > p->kw ? p->kw : 2;
+    return left < 0 ? -size : size;
+}
+
+static Val row_on(Emit *e, const Spaced *rows, int64_t by) {
+    if (-by * rows->step < FAR) return emit_at_c(e, rows->at, by * rows->step);
+    Val back = emit_here(e, emit_i64(e, -by * rows->step * 4)); // the length of the way forward
+    return emit_bytes_at(e, rows->at, emit_isub(e, emit_i64(e, 0), back));
+}
+
 // On to row i, whose address LLVM does not know.
-static Val walk_to(Emit *e, Spaced *rows, int64_t i) {
-    if (i != rows->i) rows->at = emit_apart(e, emit_at_c(e, rows->at, (i - rows->i) * rows->step));
-    rows->i = i;
+static Val walk_to(Emit *e, const Packed *p, Spaced *rows, int64_t i) {
+    while (i != rows->i) {
+        int64_t left = i - rows->i, by = walks(e, p) ? row_step(p, left) : left;
+        rows->at = walks(e, p) ? emit_here(e, row_on(e, rows, by))
+                               : emit_at_c(e, rows->at, by * rows->step);
+        rows->i += by;
+    }
     return rows->at;
 }
 
 // On to the first tap of offset v, whether or not there is a neighbour: what is constant between
 // taps stays small.
 static void walk_ahead(Emit *e, const Packed *p, Spaced *tap, int64_t v) {
-    if (e->target->bare) walk_to(e, tap, first_tap(p, v));
+    if (walks(e, p)) walk_to(e, p, tap, first_tap(p, v));
 }
 
 // Of offset v: the positions of the sub-block at x that a kernel reaches, and the taps from `tap`
@@ -150,10 +175,10 @@ static Operands offset_operands(Emit *e, const Packed *p, int64_t v, Val x, Spac
             if (t < 0) continue;
             any = joins[t] = true;
         }
-        if (any) o.x[from] = walk_to(e, &row, from);
+        if (any) o.x[from] = walk_to(e, p, &row, from);
     }
     for (int64_t t = 0; t < ntaps; t++)
-        if (joins[t]) o.tap[t] = walk_to(e, &tap, t);
+        if (joins[t]) o.tap[t] = walk_to(e, p, &tap, t);
     return o;
 }
 
@@ -178,16 +203,20 @@ static void offset_pairs(Emit *e, const Packed *p, int64_t v, Val x, Spaced tap,
 }
 
 static void sub_block_store(Emit *e, const Packed *p, Val j, Val col, const Vectors *g, Val *sums) {
-    Val row = emit_imul(e, j, p->area);
+    Val rows[MAX_SUB], row = emit_imul(e, j, p->area);
+    for (int64_t to = 0; to < p->area; to++) {
+        rows[to] = emit_iadd(e, row, emit_i64(e, to));
+        if (walks(e, p)) rows[to] = emit_here(e, rows[to]);
+    }
+    if (walks(e, p)) col = emit_here(e, col);
     for (int i = 0; i < g->n; i++) {
         EpilogueColumn ec;
         Val at = emit_iadd(e, col, emit_i64(e, g->off[i]));
         epilogue_column(e, &p->epi, &ec, at, g->piece[i]);
         for (int64_t to = 0; to < p->area; to++) {
-            Val r = emit_iadd(e, row, emit_i64(e, to));
-            Val v = epilogue_apply(e, &p->epi, &ec, sums[i * p->area + to], r);
-            vec_store(e, v, emit_at(e, p->out, emit_iadd(e, emit_imul(e, r, p->n), at)),
-                      g->piece[i]);
+            Val v = epilogue_apply(e, &p->epi, &ec, sums[i * p->area + to], rows[to]);
+            Val index = emit_iadd(e, emit_imul(e, rows[to], p->n), at);
+            vec_store(e, v, emit_at(e, p->out, index), g->piece[i]);
         }
         epilogue_column_end(e, &p->epi, &ec);
     }
@@ -230,11 +259,11 @@ static void forward_group(Emit *e, void *ctx, Val col, const Vectors *g) {
     Spaced taps = {.at = weights, .step = p->n};
     if (p->s > 1) walk_ahead(e, p, &taps, 0);
     Val j = emit_apart(e, loop_begin(e, &l, p->j0, p->j1, 1, NULL, 0));
-    Val sums[MAX_VECTORS * MAX_SUB];
+    Val sums[MAX_VECTORS * MAX_SUB], first = walks(e, p) ? emit_here(e, col) : col;
     int nsums = g->n * (int)p->area;
     for (int i = 0; i < nsums; i++) {
         int k = i / (int)p->area;
-        Val at = emit_iadd(e, col, emit_i64(e, g->off[k]));
+        Val at = emit_iadd(e, first, emit_i64(e, g->off[k]));
         sums[i] = epilogue_start(e, &p->epi, at, g->piece[k]);
     }
     Val rules = emit_imul(e, j, p->nv);
