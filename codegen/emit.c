@@ -137,8 +137,6 @@ Val emit_here(Emit *e, Val v) {
     return LLVMBuildCall2(e->b, fn, none, &v, 1, "");
 }
 
-Val emit_apart(Emit *e, Val v) { return e->target->bare ? emit_here(e, v) : v; }
-
 Val emit_spaced(Emit *e, Spaced *s, int64_t i) {
     if (!e->target->short_offsets) return emit_at_c(e, s->at, i * s->step);
     if (i != s->i) s->at = emit_opaque(e, emit_at_c(e, s->at, (i - s->i) * s->step));

@@ -67,10 +67,6 @@ Val emit_bytes_at(Emit *e, Val base, Val bytes); // base + bytes
 Val emit_opaque(Emit *e, Val address);
 // The same address or number, which LLVM does not know and does not take out of a loop.
 Val emit_here(Emit *e, Val v);
-// The same address or number, from which addresses of vectors follow. Where their loads take no
-// constant offset, LLVM would hold a register for each of them: there it is computed here, and LLVM
-// does not know how it relates to others.
-Val emit_apart(Emit *e, Val v);
 // Addresses `step` floats apart: at is that of number i, at first of 0. Where offsets of loads do
 // not reach them each comes from the last one: LLVM would keep a register for every offset.
 typedef struct {

@@ -258,7 +258,7 @@ static void forward_group(Emit *e, void *ctx, Val col, const Vectors *g) {
     Val x = emit_opaque(e, emit_at(e, p->x, col));
     Spaced taps = {.at = weights, .step = p->n};
     if (p->s > 1) walk_ahead(e, p, &taps, 0);
-    Val j = emit_apart(e, loop_begin(e, &l, p->j0, p->j1, 1, NULL, 0));
+    Val j = emit_here(e, loop_begin(e, &l, p->j0, p->j1, 1, NULL, 0));
     Val sums[MAX_VECTORS * MAX_SUB], first = walks(e, p) ? emit_here(e, col) : col;
     int nsums = g->n * (int)p->area;
     for (int i = 0; i < nsums; i++) {
@@ -283,7 +283,7 @@ static void forward_group(Emit *e, void *ctx, Val col, const Vectors *g) {
             if (first_tap(p, v) >= 0)
                 forward_offset(e, p, emit_i64(e, v), v, rules, &tap, x, g, sums);
     }
-    sub_block_store(e, p, emit_apart(e, l.i), col, g, sums);
+    sub_block_store(e, p, emit_here(e, l.i), col, g, sums);
     loop_end(e, &l);
 }
 

@@ -72,7 +72,7 @@ static void tile_step(Emit *e, Tile *t, Val a, Val b, int k) {
     int first = 0, at_once = rows_at_once(t);
     for (int r = 0; r < t->rows; r++) {
         if (r && r % at_once == 0) {
-            a = emit_apart(e, row_at(e, t, a, r - first, 0));
+            a = emit_here(e, row_at(e, t, a, r - first, 0));
             first = r;
         }
         Val row = dot_row(e, g->from, row_at(e, t, a, r - first, k));
