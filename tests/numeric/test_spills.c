@@ -14,9 +14,9 @@
 static Arena *arena, *kept; // of one network on one target; of the whole test
 
 // ---- the kernels of a model --------------------------------------------------------------------
-// A loop of bytes on riscv64 whose bound is the number of columns, too, reads it from memory. LLVM 19
-// leaves addresses in the last rows of a long elementwise program (x86-64), and in a norm's gradient
-// of few columns (riscv64-v).
+// A loop of bytes on riscv64 whose bound is the number of columns, too, reads it from memory. LLVM
+// 19 leaves addresses in the last rows of a long elementwise program (x86-64), and in a norm's
+// gradient of few columns (riscv64-v).
 static int others_allowed(const Target *t, const KernelSpec *spec) {
     if (strcmp(t->name, "riscv64") == 0 && spec->kind == K_GEMM)
         return spec_int(spec, A_from) == dtype_word(DT_U8) &&
