@@ -14,16 +14,25 @@
 static Arena *arena, *kept; // of one network on one target; of the whole test
 
 // ---- the kernels of a model --------------------------------------------------------------------
-// A loop of bytes on riscv64 whose bound is the number of columns, too, reads it from memory. LLVM
-// 19 leaves addresses in the last rows of a long elementwise program (x86-64), and in a norm's
-// gradient of few columns (riscv64-v).
+// Addresses: a loop of bytes on riscv64 whose bound is the number of columns, too, reads it from
+// memory. LLVM 19 leaves some in the last rows of a long elementwise program (x86-64), in packed
+// depthwise below the width from which rows are walked (riscv64), and in a norm's gradient of few
+// columns (riscv64-v).
 static int others_allowed(const Target *t, const KernelSpec *spec) {
-    if (strcmp(t->name, "riscv64") == 0 && spec->kind == K_GEMM)
+    bool riscv = strcmp(t->name, "riscv64") == 0;
+    if (riscv && spec->kind == K_GEMM)
         return spec_int(spec, A_from) == dtype_word(DT_U8) &&
                spec_int(spec, A_k) == 4 * spec_int(spec, A_n);
     if (CNX_LLVM_MAJOR >= 22) return 0;
-    if (strcmp(t->name, "x86-64") == 0) return spec->kind == K_ELTWISE ? 1 : 0;
+    if (riscv) return spec->kind == K_DWCONV_PACKED;
+    if (strcmp(t->name, "x86-64") == 0) return spec->kind == K_ELTWISE;
     return strcmp(t->name, "riscv64-v") == 0 && spec->kind == K_NORM_DX ? 2 : 0;
+}
+
+// Vectors: LLVM 19 leaves some where a GEMM ends with GELU' and sums (riscv64-v).
+static int vectors_allowed(const Target *t, const KernelSpec *spec) {
+    bool old = CNX_LLVM_MAJOR < 22 && strcmp(t->name, "riscv64-v") == 0;
+    return old && spec->kind == K_GEMM ? 3 : 0;
 }
 
 enum { FP32 = 1 << PRECISION_FP32, BF16 = 1 << PRECISION_BF16, INT8 = 1 << PRECISION_INT8 };
@@ -66,6 +75,7 @@ static void kernel_check(Survey *s, const KernelSpec *spec) {
     const char *text = codegen_kernel_asm(own, s->target, spec, &why);
     if (!text) fail_msg("%s: %s", key, why);
     int spills = codegen_hot_spills(text), others = codegen_inner_spills(text);
+    if (spills <= vectors_allowed(s->target, spec)) spills = 0;
     if (others <= others_allowed(s->target, spec)) others = 0;
     if (!has_tile(text, s->target, spec)) fail_msg("%s: a smaller tile", key);
     s->kernels++;
