@@ -54,12 +54,17 @@ static Val row_at(Emit *e, const Tile *t, Val a, int r, int k) {
     return emit_at_c(e, emit_at(e, a, t->rows_at[r]), k);
 }
 
-// Rows of a step of k whose loads LLVM may move in front. Four numbers of each are multiplied where
-// the target has no product of groups of bytes: it would run out of registers.
+// Four numbers of each row are multiplied for a step of k, there being no product of groups of
+// bytes, and addresses take many registers: hardly one is left.
+static bool byte_by_byte(const Gemm *g) {
+    const Target *t = g->e->target;
+    return g->from == DT_U8 && t->int8_dot == INT8_NONE && t->short_offsets;
+}
+
+// Rows of a step of k whose loads LLVM may move in front.
 static int rows_at_once(const Tile *t) {
-    const Target *target = t->g->e->target;
-    bool bytes = t->g->from == DT_U8 && target->int8_dot == INT8_NONE;
-    return bytes && target->bare ? 2 : t->rows;
+    if (!byte_by_byte(t->g)) return t->rows;
+    return t->g->e->target->bare ? 2 : 1;
 }
 
 // sums += a[., k] b[k, .] for the k-th element from the tile's pointers.
@@ -106,8 +111,10 @@ static void tile_sums(Emit *e, Tile *t) {
     int64_t body = g->k / g->ku * g->ku;
     if (body > 0) {
         Loop l;
-        Val k = loop_begin(e, &l, emit_i64(e, 0), emit_i64(e, body), g->ku, t->sums,
+        int64_t end = byte_by_byte(g) ? 0 : body; // 0 takes no register
+        Val i = loop_begin(e, &l, emit_i64(e, end - body), emit_i64(e, end), g->ku, t->sums,
                            t->npieces * t->rows);
+        Val k = emit_iadd(e, i, emit_i64(e, body - end));
         Val a = emit_at(e, t->a, k), b = emit_at(e, t->b, emit_imul(e, k, g->nr));
         prefetch_next_rows(e, g, t->a, k);
         prefetch_next_panel(e, t, k);
