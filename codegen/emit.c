@@ -254,7 +254,7 @@ int emit_pieces(const Emit *e, int64_t n, Piece *out) {
 }
 
 int emit_groups(const Emit *e, int n, Piece *pieces) {
-    int group = e->target->group > 1 ? e->target->group : 1, width = group * e->lanes;
+    int group = target_group(e->target), width = group * e->lanes;
     if (n == 0 || n % group || pieces[n - 1].valid < e->lanes) return n;
     for (int i = 0; i < n / group; i++) pieces[i] = (Piece){i * width, width, width, 0};
     return n / group;

@@ -13,7 +13,7 @@ Narrow narrow_of(Emit *e, const KernelSpec *spec, Val ops) {
     Narrow n = {.dt = result_dtype(spec)};
     if (n.dt != DT_U8) return n;
     Val grid = emit_ptr(e, ops, spec_operands(spec) - 1);
-    int width = e->lanes * (e->target->group > 1 ? e->target->group : 1);
+    int width = e->lanes * target_group(e->target);
     n.factor = vec_broadcast(e, grid, width);
     n.zero = vec_broadcast(e, emit_at_c(e, grid, 1), width);
     return n;

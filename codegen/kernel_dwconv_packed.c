@@ -71,7 +71,7 @@ typedef void (*GroupBody)(Emit *e, void *ctx, Val col, const Vectors *v);
 // n full vectors, where the target has such instructions several as one.
 static Vectors full_vectors(const Emit *e, int64_t n) {
     Vectors v = {0};
-    int64_t group = e->target->group > 1 ? e->target->group : 1;
+    int64_t group = target_group(e->target);
     for (int64_t i = 0; i < n;) {
         int width = (int)(n - i < group ? 1 : group) * e->lanes;
         v.piece[v.n] = (Piece){0, width, width, 0};
@@ -425,7 +425,7 @@ static void offset_list(Emit *e, const PairLists *d, Val v, const TapSums *t, co
 // Positions of dy whose sums stay in registers beside them, a column of x, the next one and, where
 // there is no FMA, a product.
 static int64_t positions_at_once(const Target *t, const Packed *p) {
-    int registers = t->group > 1 ? t->registers / t->group : t->registers;
+    int registers = t->registers / target_group(t);
     return MAX_SUMS + p->area + 2 + !t->fma <= registers ? p->area : p->area / 2;
 }
 

@@ -83,6 +83,8 @@ static const char *find_optional(Toolchain *t) {
     return str_cstr(&defines);
 }
 
+static const uint64_t HASH_START = 0xcbf29ce484222325u;
+
 // ---- the cache ---------------------------------------------------------------------------------
 static uint64_t hash_bytes(uint64_t h, const char *p, size_t n) {
     for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)p[i]) * 0x100000001b3u; // FNV-1a
@@ -104,7 +106,7 @@ static bool hash_sources(Arena *a, const char *dir, uint64_t *out) {
     for (struct dirent *e; (e = readdir(d));) {
         const char *dot = strrchr(e->d_name, '.');
         if (!dot || (strcmp(dot, ".c") && strcmp(dot, ".h") && strcmp(dot, ".def"))) continue;
-        uint64_t h = hash_bytes(0xcbf29ce484222325u, e->d_name, strlen(e->d_name));
+        uint64_t h = hash_bytes(HASH_START, e->d_name, strlen(e->d_name));
         *out += hash_file(h, arena_printf(a, "%s/%s", dir, e->d_name));
     }
     closedir(d);
@@ -122,7 +124,7 @@ static uint64_t hash_commands(const RuntimeBuild *b) {
     tool_try(b->t, &v, &version);
     const char *text = arena_printf(b->t->arena, "%s|%s|%s|%s|%s|%s|%s", b->t->cc, b->t->machine,
                                     version, compile_flags, b->defines, sources[0], sources[1]);
-    return hash_bytes(0xcbf29ce484222325u, text, strlen(text));
+    return hash_bytes(HASH_START, text, strlen(text));
 }
 
 // The folder cnxc keeps compiled runtimes in, made when need be; NULL when there cannot be one.
@@ -142,7 +144,7 @@ static const char *cache_dir(Arena *a) {
 static const char sum_name[] = "sum";
 
 static const char *sum_of(Arena *a, const char *dir) {
-    uint64_t h = 0xcbf29ce484222325u;
+    uint64_t h = HASH_START;
     for (int i = 0; i < 2; i++) h = hash_file(h, arena_printf(a, "%s/%s", dir, archives[i]));
     return arena_printf(a, "%016llx", (unsigned long long)h);
 }

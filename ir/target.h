@@ -61,5 +61,7 @@ extern const Target target_table[];
 extern const int target_count;
 const Target *target_find(const char *name);                                    // NULL when unknown
 static inline int target_lanes(const Target *t) { return t->vector_bits / 32; } // f32 per vector
+// Neighbouring registers that one instruction takes; 1 where the row says nothing.
+static inline int target_group(const Target *t) { return t->group > 1 ? t->group : 1; }
 
 #endif

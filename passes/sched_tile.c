@@ -218,8 +218,7 @@ DwPlan gemm_dw_plan(const Target *t, DType from, int64_t rows, bool batch, int64
 }
 
 int64_t dwconv_tile(const Target *t, int64_t width, int64_t kw) {
-    int64_t registers = t->group > 1 ? t->registers / t->group : t->registers;
-    int64_t most = registers - kw - 2 - !t->fma; // a column and a product
+    int64_t most = t->registers / target_group(t) - kw - 2 - !t->fma; // a column and a product
     if (most > 14) most = 14;
     if (t->depthwise_columns && most > t->depthwise_columns) most = t->depthwise_columns;
     if (most < 2) most = 2;

@@ -65,7 +65,7 @@ static void test_dwconv(void **unused) {
         set_int(&s, A_c, 40);
         set_pair(&s, A_kernel, 7, 7);
         set_pair(&s, A_pad, 3, 3);
-        set_int(&s, A_tile, t->registers / (t->group ? t->group : 1) - 6);
+        set_int(&s, A_tile, t->registers / target_group(t) - 6);
         int spills = codegen_hot_spills(listing(t, &s.spec));
         if (spills) fail_msg("%s: %d spills", spec_text(t, &s), spills);
     }
